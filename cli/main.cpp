@@ -1,0 +1,111 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "commands.h"
+#include "terminal.h"
+#include "tuiqiao/error.h"
+
+namespace {
+
+using namespace tuiqiao::cli;
+
+/// Commands of parts that this build was made without, and the part.
+const std::map<std::string, std::string> kLeftOut{
+#ifndef TUIQIAO_HAS_TEXT
+    {"generate", "the text engine (llama.cpp)"},
+#endif
+#ifndef TUIQIAO_HAS_TORCH
+    {"torch-info", "the tensor engine (libtorch)"},
+#endif
+};
+
+/// Commands of the program tuiqiao-torch, with what they do.
+const std::map<std::string, std::string> kTorchCommands{
+#ifdef TUIQIAO_HAS_TORCH
+    {"torch-info", "Print what tensor operations run on"},
+#endif
+};
+
+int say(int code, const std::string& what) {
+  fmt::print(stderr, "tuiqiao: {}\n", what);
+  return code;
+}
+
+/// Becomes tuiqiao-torch, which lies beside this program or in libexec. Returns only when it cannot.
+int execute_torch(char** argv) {
+  namespace fs = std::filesystem;
+  const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
+  for (const fs::path& place : {here / "tuiqiao-torch", here / ".." / "libexec" / "tuiqiao-torch"}) {
+    if (!fs::exists(place)) continue;
+    ::execv(place.c_str(), argv);
+    return say(kBadInput, fmt::format("{}: cannot be executed: {}", place.string(), std::strerror(errno)));
+  }
+  return say(kBadInput, fmt::format("'{}' needs the program tuiqiao-torch, which lies neither in {} nor in its libexec",
+                                    argv[1], here.string()));
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Weighs the choices of generative models.", "tuiqiao");
+  app.set_version_flag("--version", "tuiqiao " TUIQIAO_VERSION);
+  app.require_subcommand(1);
+  std::map<CLI::App*, Run> commands;
+#ifdef TUIQIAO_HAS_TEXT
+  CLI::App* generate =
+      app.add_subcommand("generate", "Answer questions from documents that together need not fit the window");
+  commands[generate] = add_generate(*generate);
+#endif
+  for (const auto& [command, what] : kTorchCommands) app.add_subcommand(command, what);
+  std::string left_out;
+  for (const auto& [command, part] : kLeftOut)
+    left_out += fmt::format("\nLeft out of this build: {}, which needs {}.", command, part);
+  app.footer("Exit codes: 0 done, 1 input or file, 2 usage, 3 finished with unknown verdicts." + left_out);
+
+  if (argc > 1 && kLeftOut.contains(argv[1])) {
+    return say(kUsage,
+               fmt::format("'{}' needs {}, which this build was made without; run scripts/bootstrap and build again",
+                           argv[1], kLeftOut.at(argv[1])));
+  }
+  if (argc > 1 && kTorchCommands.contains(argv[1])) return execute_torch(argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    std::string what = error.what();
+    std::replace(what.begin(), what.end(), '\n', ' ');
+    return say(kUsage, what + " (see --help)");
+  }
+  const std::stop_token stop = stop_on_signal();
+  try {
+    return commands.at(app.get_subcommands().front())(stop);
+  } catch (const tuiqiao::Interrupted&) {
+    return say(kInterrupted, "interrupted");
+  } catch (const tuiqiao::Error& error) {
+    return say(kBadInput, error.what());
+  } catch (const std::invalid_argument& error) {
+    return say(kUsage, error.what());
+  } catch (const std::bad_alloc&) {
+    return say(kBadInput, "out of memory");
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    return say(kBadInput, error.what());
+  }
+}

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tuiqiao/progress.h"
+#include "tuiqiao/text/answer.h"
+#include "tuiqiao/text/documents.h"
+#include "tuiqiao/text/generate.h"
+#include "tuiqiao/text/llama.h"
+#include "tuiqiao/text/pooling.h"
+#include "tuiqiao/text/prompt.h"
+
+namespace tuiqiao {
+
+/// When to say that no document answers: before the first token, if the documents hardly change what the model would
+/// say without them (divergence) or the deciding document leaves it undecided (entropy).
+struct AbstainRule {
+  double min_divergence_bits = 0;  ///< of the deciding row to the row without context, in [0, 1]; 0 turns it off
+  double max_entropy_nats = 0;     ///< of the deciding row; 0 turns it off
+};
+
+struct AnsweringOptions {
+  PromptTemplate prompt;
+  PoolingOptions pooling;
+  GenerateOptions generate;
+  std::optional<AbstainRule> abstain;
+  /// Tokens that fit one context with its question and answer; 0 for the window the model was trained with.
+  int window = 0;
+  /// Tokens that parts of a split document share.
+  int overlap = 0;
+  /// Puts "Part 1", "Part 2", ... before the contexts, for documents whose order matters.
+  bool numbered = false;
+  /// A buffer for each context instead of one for all (LlamaDecoderOptions::streams).
+  bool streams = false;
+  bool flash_attention = false;
+  int threads = 0;
+};
+
+/// What a caller may want to hear while answers are made; each may be empty.
+struct AnsweringEvents {
+  std::function<void(const std::string& line)> note;  ///< a document was split, the rows never disagreed, ...
+  std::function<void(const Answer& answer)> begin;
+  std::function<void(const Answer& answer, const AnswerToken& token)> token;
+  std::function<void(const Answer& answer)> end;
+};
+
+/// A context as the model will see it: a document, or a part of one.
+struct Context {
+  AnswerContext label;
+  std::optional<double> score;
+  std::vector<Token> tokens;  ///< begin, template, document, template; the question follows
+};
+
+/// Cuts documents into contexts that fit the window with the longest question and answer.
+/// Throws: tuiqiao::Error when the window is too small for them, or there are more than kMaxContexts.
+std::vector<Context> make_contexts(const Vocabulary& vocabulary, const std::vector<Document>& documents,
+                                   const std::vector<Question>& questions, const AnsweringOptions& options, int window,
+                                   const std::function<void(const std::string&)>& note);
+
+/// llama.cpp's 256 sequences, less the one without context. Several questions need two sequences a context.
+inline constexpr int kMaxContexts = kMaxLlamaBranches - 1;
+
+/// Reads the documents once and answers each question from all of them by naive-Bayes contexts; without documents it
+/// continues the prompt of the question alone. Everything is checked before work starts.
+/// Throws: tuiqiao::Error on documents or questions that do not fit; std::invalid_argument on options out of their
+/// domain; Interrupted.
+std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<Document>& documents,
+                                     const std::vector<Question>& questions, const AnsweringOptions& options,
+                                     StateStore* store = nullptr, const Progress& progress = {},
+                                     const AnsweringEvents& events = {});
+
+/// Highest resident memory of this process so far, in bytes; 0 where the system does not say.
+std::int64_t peak_rss_bytes();
+
+}  // namespace tuiqiao

@@ -1,0 +1,175 @@
+#include "tuiqiao/text/answer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "text/utf8.h"
+
+namespace tuiqiao {
+
+namespace {
+
+using Json = nlohmann::ordered_json;  // keys in the order written; numbers that are not finite become null
+
+bool has_context(const Answer& answer, const AnswerToken& token) {
+  return token.context >= 0 && static_cast<std::size_t>(token.context) < answer.contexts.size();
+}
+
+std::string text_of(const std::vector<AnswerToken>& tokens) {
+  std::string bytes;
+  for (const AnswerToken& token : tokens) bytes += token.bytes;
+  return valid_utf8(bytes);
+}
+
+/// Characters that move a terminal's cursor, colour it or turn the direction of its text.
+bool steers_terminal(char32_t code) {
+  return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x061C || (code >= 0x200E && code <= 0x200F) ||
+         (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+}
+
+/// Text from outside as a terminal may show it: valid UTF-8, on one line, steering characters spelled out.
+std::string printable(std::string_view text) {
+  std::string safe;
+  for_each_character(text, [&](char32_t code, std::string_view bytes) {
+    if (steers_terminal(code)) {
+      safe += code < 0x80 ? fmt::format("\\x{:02X}", static_cast<unsigned>(code))
+                          : fmt::format("\\u{:04X}", static_cast<unsigned>(code));
+    } else {
+      safe += bytes;
+    }
+  });
+  return safe;
+}
+
+std::string printable_name(const AnswerContext& context) {
+  constexpr std::size_t kMost = 80;  // characters of an id or a title
+  std::string name = printable(shortened(context.id, kMost));
+  if (context.part > 0) name += fmt::format(", part {}", context.part);
+  if (!context.title.empty() && context.title != context.id) name += ": " + printable(shortened(context.title, kMost));
+  return name;
+}
+
+Json context_json(const AnswerContext& context, const ContextShare& share) {
+  Json json;
+  json["id"] = valid_utf8(context.id);
+  json["title"] = valid_utf8(context.title);
+  json["part"] = context.part;
+  json["tokens"] = share.tokens;
+  json["prompt_tokens"] = context.tokens;
+  json["share"] = share.share;
+  json["mean_entropy_nats"] = share.mean_entropy_nats;
+  return json;
+}
+
+}  // namespace
+
+std::vector<ContextShare> context_shares(const Answer& answer) {
+  std::vector<ContextShare> shares(answer.contexts.size());
+  for (const AnswerToken& token : answer.tokens) {
+    if (!has_context(answer, token)) continue;
+    ContextShare& share = shares[static_cast<std::size_t>(token.context)];
+    ++share.tokens;
+    share.mean_entropy_nats += token.entropy_nats;
+  }
+  for (ContextShare& share : shares) {
+    if (share.tokens == 0) continue;
+    share.share = static_cast<double>(share.tokens) / static_cast<double>(answer.tokens.size());
+    share.mean_entropy_nats /= share.tokens;
+  }
+  return shares;
+}
+
+int count_switches(const Answer& answer) {
+  int switches = 0;
+  for (std::size_t i = 1; i < answer.tokens.size(); ++i) {
+    if (answer.tokens[i].context != answer.tokens[i - 1].context) ++switches;
+  }
+  return switches;
+}
+
+std::size_t unfinished_bytes(std::string_view text) {
+  constexpr std::size_t kMost = 3;  // of a character's four bytes
+  for (std::size_t n = std::min(kMost, text.size()); n > 0; --n) {
+    const Utf8Character c = first_character(text.substr(text.size() - n));
+    if (c.state == Utf8Character::State::unfinished && c.bytes == n) return n;
+  }
+  return 0;
+}
+
+std::string completed_characters(std::string& pending, std::string_view bytes) {
+  pending += bytes;
+  const std::size_t whole = pending.size() - unfinished_bytes(pending);
+  std::string text = valid_utf8(std::string_view(pending).substr(0, whole));
+  pending.erase(0, whole);
+  return text;
+}
+
+std::string token_json(const Answer& answer, const AnswerToken& token, std::string& pending) {
+  Json json;
+  json["id"] = token.id;
+  json["text"] = completed_characters(pending, token.bytes);
+  json["bytes"] = Json::array();
+  for (const char byte : token.bytes) json["bytes"].push_back(static_cast<unsigned char>(byte));
+  json["logprob"] = token.logprob;
+  json["context"] = nullptr;
+  if (has_context(answer, token)) {
+    json["context"] = valid_utf8(answer.contexts[static_cast<std::size_t>(token.context)].id);
+  }
+  json["entropy_nats"] = token.entropy_nats;
+  json["switched"] = token.switched;
+  return json.dump();
+}
+
+std::string summary_json(const Answer& answer) {
+  Json summary;
+  summary["question"] = valid_utf8(answer.question);
+  summary["prefix"] = valid_utf8(answer.prefix);
+  summary["answer"] = text_of(answer.tokens);
+  summary["tokens"] = answer.tokens.size();
+  summary["finish"] = valid_utf8(answer.finish);
+  summary["abstained"] = answer.abstained;
+  summary["switches"] = count_switches(answer);
+  summary["first_entropy_nats"] = answer.first_entropy_nats;
+  summary["first_divergence_bits"] = answer.first_divergence_bits;
+  summary["contexts"] = Json::array();
+  const std::vector<ContextShare> shares = context_shares(answer);
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    summary["contexts"].push_back(context_json(answer.contexts[i], shares[i]));
+  }
+  summary["model"] = valid_utf8(answer.model);
+  summary["pooling"] = valid_utf8(answer.pooling);
+  summary["prefill_seconds"] = answer.prefill_seconds;
+  summary["seconds_to_first_token"] = answer.first_token_seconds;
+  summary["tokens_per_second"] = answer.tokens_per_second;
+  summary["peak_rss_bytes"] = answer.peak_rss_bytes;
+  Json json;
+  json["summary"] = std::move(summary);
+  return json.dump();
+}
+
+std::string terminal_colour(int context) {
+  // Of the 6 x 6 x 6 cube, with a contrast of at least 3.3 on black and on white.
+  constexpr std::array<int, 12> kColours{33, 166, 28, 163, 136, 30, 99, 160, 67, 64, 132, 94};
+  if (context < 0) return "";
+  return fmt::format("\x1b[38;5;{}m", kColours[static_cast<std::size_t>(context) % kColours.size()]);
+}
+
+std::string legend(const Answer& answer, bool colour) {
+  if (answer.contexts.empty()) return "";
+  std::string lines;
+  const std::vector<ContextShare> shares = context_shares(answer);
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    if (shares[i].tokens == 0) continue;
+    const std::string line = fmt::format("{:>4} {:<6} {:>3.0f} %  entropy {:.2f}  {}", shares[i].tokens,
+                                         shares[i].tokens == 1 ? "token" : "tokens", 100 * shares[i].share,
+                                         shares[i].mean_entropy_nats, printable_name(answer.contexts[i]));
+    lines += colour ? terminal_colour(static_cast<int>(i)) + line + kTerminalReset + "\n" : line + "\n";
+  }
+  const int switches = count_switches(answer);
+  return lines + fmt::format("{:>4} {}\n", switches, switches == 1 ? "switch" : "switches");
+}
+
+}  // namespace tuiqiao

@@ -1,0 +1,369 @@
+#include <fmt/format.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include "llama_state.h"
+#include "parallel.h"
+#include "row_kernels.h"
+#include "tuiqiao/error.h"
+#include "tuiqiao/text/pooling.h"
+
+namespace tuiqiao {
+
+namespace {
+
+struct FreeContext {
+  void operator()(llama_context* context) const { llama_free(context); }
+};
+using Context = std::unique_ptr<llama_context, FreeContext>;
+
+constexpr std::int64_t kCellPad = 256;  // llama.cpp rounds caches up to this
+constexpr int kMinBatch = 2048;         // tokens handed to one llama_decode, which cuts them into chunks itself
+constexpr int kMinRows = 32;            // rows kept even where fewer branches live, for texts read with Rows::all
+
+std::uint32_t pad_cells(std::int64_t cells) {
+  return static_cast<std::uint32_t>((cells + kCellPad - 1) / kCellPad * kCellPad);
+}
+
+int batch_capacity(const LlamaDecoderOptions& options) {
+  return std::max({kMinBatch, options.chunk, options.max_branches});
+}
+
+/// A llama_batch of fixed capacity in which each token belongs to one sequence.
+class Batch {
+ public:
+  explicit Batch(int capacity) : batch_(llama_batch_init(capacity, 0, 1)), capacity_(capacity) {}
+  ~Batch() { llama_batch_free(batch_); }
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  void clear() { batch_.n_tokens = 0; }
+  int size() const { return batch_.n_tokens; }
+  bool full() const { return batch_.n_tokens == capacity_; }
+  void add(Token token, int position, Branch branch, bool wants_row) {
+    const int i = batch_.n_tokens++;
+    batch_.token[i] = token;
+    batch_.pos[i] = position;
+    batch_.n_seq_id[i] = 1;
+    batch_.seq_id[i][0] = branch;
+    batch_.logits[i] = wants_row;
+  }
+  const llama_batch& get() const { return batch_; }
+
+ private:
+  llama_batch batch_;
+  int capacity_;
+};
+
+void decode(llama_context* context, const Batch& batch) {
+  take_llama_error();
+  const int status = llama_decode(context, batch.get());
+  if (status == 1) {
+    throw Error(
+        fmt::format("out of context space: {} cells are too few for all branches together", llama_n_ctx(context)));
+  }
+  if (status != 0)
+    throw Error(fmt::format("llama.cpp failed to evaluate {} tokens: {}", batch.size(), take_llama_error()));
+}
+
+std::vector<std::uint8_t> save_sequence(llama_context* context, Branch branch) {
+  std::vector<std::uint8_t> bytes(llama_state_seq_get_size(context, branch));
+  if (llama_state_seq_get_data(context, bytes.data(), bytes.size(), branch) != bytes.size()) {
+    throw Error("llama.cpp failed to save the state of a document");
+  }
+  return bytes;
+}
+
+bool load_sequence(llama_context* context, Branch branch, std::span<const std::uint8_t> bytes) {
+  return llama_state_seq_set_data(context, bytes.data(), bytes.size(), branch) == bytes.size();
+}
+
+}  // namespace
+
+struct LlamaDecoder::State {
+  LlamaModel model;
+  LlamaDecoderOptions options;
+  llama_context_params params{};
+  Context context;
+  Batch batch;
+  std::vector<int> lengths;  // tokens of each branch; -1 where none lives
+  std::vector<std::vector<Row>> rows;
+  std::vector<float> kept_scores;  // of rows from all but one of several calls
+
+  State(const LlamaModel& of, const LlamaDecoderOptions& with)
+      : model(of),
+        options(with),
+        batch(batch_capacity(with)),
+        lengths(static_cast<std::size_t>(with.max_branches), -1),
+        rows(static_cast<std::size_t>(with.max_branches)) {}
+
+  Context make_context(const llama_context_params& with) const {
+    take_llama_error();
+    Context made(llama_init_from_model(model.state_->model.get(), with));
+    if (!made) throw Error(fmt::format("cannot make a context of {} cells: {}", with.n_ctx, take_llama_error()));
+    return made;
+  }
+
+  void check_alive(Branch branch, const char* function) const {
+    if (branch < 0 || branch >= options.max_branches || lengths[static_cast<std::size_t>(branch)] < 0) {
+      throw std::invalid_argument(fmt::format("[{}] branch {} does not live", function, branch));
+    }
+  }
+
+  Branch take_branch(const char* function) {
+    const auto free = std::find(lengths.begin(), lengths.end(), -1);
+    if (free == lengths.end()) {
+      throw std::invalid_argument(fmt::format("[{}] all {} branches live already", function, options.max_branches));
+    }
+    *free = 0;
+    return static_cast<Branch>(free - lengths.begin());
+  }
+
+  void check_tokens(std::span<const Token> tokens, int before, const char* function) const {
+    if (before + static_cast<std::int64_t>(tokens.size()) > options.window) {
+      throw std::invalid_argument(fmt::format("[{}] {} tokens after {} outgrow the window of {}", function,
+                                              tokens.size(), before, options.window));
+    }
+    const int size = model.vocabulary().size();
+    for (const Token token : tokens) {
+      if (token < 0 || token >= size)
+        throw std::invalid_argument(fmt::format("[{}] token {} outside [0, {})", function, token, size));
+    }
+  }
+
+  /// Appends to one sequence in chunks counted from the first of `tokens`, without rows.
+  void evaluate(llama_context* in, Branch sequence, std::span<const Token> tokens,
+                const std::function<void(int)>& after_chunk) {
+    for (std::size_t done = 0; done < tokens.size();) {
+      const std::size_t end = std::min(tokens.size(), done + static_cast<std::size_t>(options.chunk));
+      batch.clear();
+      for (; done < end; ++done) batch.add(tokens[done], static_cast<int>(done), sequence, false);
+      decode(in, batch);
+      after_chunk(batch.size());
+    }
+  }
+
+  /// All that the bits of a text's state depend on.
+  std::string state_key(std::span<const Token> tokens) const {
+    const XXH128_hash_t hash = XXH3_128bits(tokens.data(), tokens.size_bytes());
+    return fmt::format(
+        "model {}\nengine {} {} {}\ncache K {} V {} {} flash {} sliding {}\nlayout {}\nchunk {}\nthreads {}\noffload "
+        "{}\ntokens {} {:016x}{:016x}\n",
+        model.fingerprint(), llama_version(), ggml_commit(), llama_print_system_info(), ggml_type_name(params.type_k),
+        ggml_type_name(params.type_v), params.offload_kqv ? "offloaded" : "host",
+        options.flash_attention ? "on" : "off", options.full_sliding_window ? "full" : "window",
+        options.streams ? fmt::format("streams {}", options.max_branches) : std::string("unified"), options.chunk,
+        options.threads, model.state_->devices, tokens.size(), hash.high64, hash.low64);
+  }
+};
+
+LlamaDecoder::LlamaDecoder(const LlamaModel& model, const LlamaDecoderOptions& options) {
+  const auto require = [](bool ok, const std::string& problem) {
+    if (!ok) throw std::invalid_argument("[LlamaDecoder] " + problem);
+  };
+  require(options.max_branches >= 1 && options.max_branches <= kMaxLlamaBranches,
+          fmt::format("max_branches = {} outside [1, {}], llama.cpp's limit on sequences", options.max_branches,
+                      kMaxLlamaBranches));
+  require(options.window >= 0 && options.window <= (1 << 30),
+          fmt::format("window = {} outside [0, 2^30]", options.window));
+  require(options.cells >= 0 && options.cells <= (std::int64_t{1} << 30),
+          fmt::format("cells = {} outside [0, 2^30]", options.cells));
+  require(options.threads >= 0 && options.threads <= 512,
+          fmt::format("threads = {} outside [0, 512]", options.threads));
+  require(options.chunk >= 1 && options.chunk <= 65536, fmt::format("chunk = {} outside [1, 65536]", options.chunk));
+
+  LlamaDecoderOptions settled = options;
+  if (settled.window == 0) settled.window = model.trained_window();
+  if (settled.threads == 0) settled.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  const std::int64_t whole = static_cast<std::int64_t>(pad_cells(settled.window)) * settled.max_branches;
+  if (settled.cells == 0 || settled.streams) settled.cells = whole;
+  require(settled.cells <= (std::int64_t{1} << 30),
+          fmt::format("{} branches of {} tokens are too many cells", settled.max_branches, settled.window));
+
+  state_ = std::make_unique<State>(model, settled);
+  llama_context_params& params = state_->params;
+  params = llama_context_default_params();
+  params.n_ctx = pad_cells(settled.cells);
+  params.n_batch = static_cast<std::uint32_t>(batch_capacity(settled));
+  params.n_ubatch = static_cast<std::uint32_t>(settled.chunk);
+  params.n_seq_max = static_cast<std::uint32_t>(settled.max_branches);
+  params.n_outputs_max = static_cast<std::uint32_t>(std::max(settled.max_branches, kMinRows));
+  params.n_outputs_max_per_seq = params.n_outputs_max;
+  params.n_threads = params.n_threads_batch = settled.threads;
+  params.flash_attn_type = settled.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  params.swa_full = settled.full_sliding_window;
+  params.kv_unified = !settled.streams;
+  params.no_perf = true;
+  state_->context = state_->make_context(params);
+}
+
+LlamaDecoder::~LlamaDecoder() = default;
+
+const Vocabulary& LlamaDecoder::vocabulary() const { return state_->model.vocabulary(); }
+int LlamaDecoder::max_branches() const { return state_->options.max_branches; }
+int LlamaDecoder::window() const { return state_->options.window; }
+
+int LlamaDecoder::length(Branch branch) const {
+  state_->check_alive(branch, "LlamaDecoder::length");
+  return state_->lengths[static_cast<std::size_t>(branch)];
+}
+
+Branch LlamaDecoder::open() { return state_->take_branch("LlamaDecoder::open"); }
+
+Branch LlamaDecoder::fork(Branch branch) {
+  state_->check_alive(branch, "LlamaDecoder::fork");
+  const Branch copy = state_->take_branch("LlamaDecoder::fork");
+  llama_memory_seq_cp(llama_get_memory(state_->context.get()), branch, copy, -1, -1);
+  state_->lengths[static_cast<std::size_t>(copy)] = state_->lengths[static_cast<std::size_t>(branch)];
+  return copy;
+}
+
+void LlamaDecoder::close(Branch branch) {
+  state_->check_alive(branch, "LlamaDecoder::close");
+  llama_memory_seq_rm(llama_get_memory(state_->context.get()), branch, -1, -1);
+  state_->lengths[static_cast<std::size_t>(branch)] = -1;
+  state_->rows[static_cast<std::size_t>(branch)].clear();
+}
+
+std::vector<Branch> LlamaDecoder::read(std::span<const std::vector<Token>> texts, StateStore* store,
+                                       const Progress& progress) {
+  State& s = *state_;
+  const auto living = std::count_if(s.lengths.begin(), s.lengths.end(), [](int length) { return length >= 0; });
+  if (static_cast<std::size_t>(living) + texts.size() > static_cast<std::size_t>(max_branches())) {
+    throw std::invalid_argument(fmt::format("[LlamaDecoder::read] {} texts and {} living branches exceed {}",
+                                            texts.size(), living, max_branches()));
+  }
+  std::int64_t total = 0, done = 0;
+  std::size_t longest = 0;
+  for (const auto& text : texts) {
+    s.check_tokens(text, 0, "LlamaDecoder::read");
+    total += static_cast<std::int64_t>(text.size());
+    longest = std::max(longest, text.size());
+  }
+  const auto advance = [&](int tokens) { progress.step("reading documents", done += tokens, total); };
+
+  // In one cache for all, a text is evaluated in a cache of its own and copied over: beside others its cells would lie
+  // elsewhere, sums would run in another order, and attention would pass over the cells of all texts before it.
+  Context alone;
+  std::vector<Branch> branches;
+  try {
+    for (const auto& text : texts) {
+      const Branch branch = branches.emplace_back(open());
+      if (text.empty()) continue;
+      const std::string key = store ? s.state_key(text) : std::string();
+      const auto kept = store ? store->load(key) : std::nullopt;
+      if (kept && load_sequence(s.context.get(), branch, *kept)) {
+        advance(static_cast<int>(text.size()));
+      } else {
+        llama_context* in = s.context.get();
+        Branch sequence = branch;
+        if (!s.options.streams) {
+          if (!alone) {
+            llama_context_params params = s.params;
+            params.n_ctx = pad_cells(static_cast<std::int64_t>(longest));
+            params.n_seq_max = 1;
+            alone = s.make_context(params);
+          }
+          llama_memory_clear(llama_get_memory(alone.get()), false);
+          in = alone.get();
+          sequence = 0;
+        }
+        s.evaluate(in, sequence, text, advance);
+        if (store || !s.options.streams) {
+          const std::vector<std::uint8_t> bytes = save_sequence(in, sequence);
+          if (store) store->save(key, bytes);
+          if (!s.options.streams && !load_sequence(s.context.get(), branch, bytes)) {
+            throw Error(fmt::format("out of context space: {} cells are too few for all documents",
+                                    llama_n_ctx(s.context.get())));
+          }
+        }
+      }
+      s.lengths[static_cast<std::size_t>(branch)] = static_cast<int>(text.size());
+    }
+  } catch (...) {
+    for (const Branch branch : branches) close(branch);
+    throw;
+  }
+  return branches;
+}
+
+void LlamaDecoder::extend(std::span<const Extension> extensions) {
+  State& s = *state_;
+  std::vector<bool> named(s.lengths.size(), false);
+  for (const Extension& e : extensions) {
+    s.check_alive(e.branch, "LlamaDecoder::extend");
+    const auto branch = static_cast<std::size_t>(e.branch);
+    if (named[branch])
+      throw std::invalid_argument(fmt::format("[LlamaDecoder::extend] branch {} is named twice", e.branch));
+    if (e.tokens.empty())
+      throw std::invalid_argument(fmt::format("[LlamaDecoder::extend] no tokens for branch {}", e.branch));
+    s.check_tokens(e.tokens, s.lengths[branch], "LlamaDecoder::extend");
+    named[branch] = true;
+  }
+  for (auto& rows : s.rows) rows.clear();
+  s.kept_scores.clear();
+
+  const auto size = static_cast<std::size_t>(vocabulary().size());
+  std::vector<Row*> found;                           // all rows, to be normalised at the end
+  std::vector<std::pair<int, Branch>> wanted;        // (index in the batch, branch) of the batch at hand
+  std::vector<std::pair<Branch, std::size_t>> kept;  // rows copied out, by offset in kept_scores
+  s.batch.clear();
+
+  const auto evaluate = [&](bool last) {
+    decode(s.context.get(), s.batch);
+    for (const auto& [index, branch] : wanted) {
+      const float* scores = llama_get_logits_ith(s.context.get(), index);
+      if (!scores) throw Error("llama.cpp left no row where one was asked for");
+      auto& rows = s.rows[static_cast<std::size_t>(branch)];
+      if (last && kept.empty()) {  // one call: its rows stay where they are
+        rows.push_back({{scores, size}, 0});
+      } else {
+        kept.emplace_back(branch, s.kept_scores.size());
+        s.kept_scores.insert(s.kept_scores.end(), scores, scores + size);
+      }
+    }
+    wanted.clear();
+    s.batch.clear();
+  };
+
+  for (const Extension& e : extensions) {
+    int& length = s.lengths[static_cast<std::size_t>(e.branch)];
+    for (std::size_t i = 0; i < e.tokens.size(); ++i) {
+      const bool row = e.rows == Rows::all || (e.rows == Rows::last && i + 1 == e.tokens.size());
+      if (s.batch.full() || (row && wanted.size() == s.params.n_outputs_max)) evaluate(false);
+      if (row) wanted.emplace_back(s.batch.size(), e.branch);
+      s.batch.add(e.tokens[i], length++, e.branch, row);
+    }
+  }
+  if (s.batch.size() > 0) evaluate(true);
+  for (const auto& [branch, offset] : kept) {
+    s.rows[static_cast<std::size_t>(branch)].push_back({{s.kept_scores.data() + offset, size}, 0});
+  }
+
+  for (auto& rows : s.rows) {
+    for (Row& row : rows) found.push_back(&row);
+  }
+  parallel_for(static_cast<std::int64_t>(found.size()), [&](std::int64_t i) {
+    Row& row = *found[static_cast<std::size_t>(i)];
+    row.log_total = log_sum_exp(row.scores);
+  });
+  for (const Row* row : found) {
+    if (!std::isfinite(row->log_total)) throw Error("the model's output is not finite");
+  }
+}
+
+std::span<const Row> LlamaDecoder::rows(Branch branch) const {
+  state_->check_alive(branch, "LlamaDecoder::rows");
+  const auto& rows = state_->rows[static_cast<std::size_t>(branch)];
+  if (rows.empty())
+    throw std::invalid_argument(fmt::format("[LlamaDecoder::rows] the latest extension left branch {} no row", branch));
+  return rows;
+}
+
+}  // namespace tuiqiao
