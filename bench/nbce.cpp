@@ -3,6 +3,7 @@
 // documents beside one long prompt.
 #include <fmt/format.h>
 #include <llama.h>
+#include <omp.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -12,7 +13,7 @@
 #include <string>
 
 #include "needle_data.h"
-#include "text/parallel.h"
+#include "parallel.h"
 #include "timing.h"
 #include "tuiqiao/text/answering.h"
 #include "tuiqiao/text/nbce.h"

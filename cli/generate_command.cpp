@@ -2,17 +2,21 @@
 #include <fmt/ranges.h>
 #include <omp.h>
 
-#include <cstdio>
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <iterator>
+#include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
 
 #include "commands.h"
 #include "terminal.h"
+#include "text/utf8.h"
 #include "tuiqiao/text/answering.h"
 
 namespace tuiqiao::cli {
@@ -22,7 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Found on questions that are not reported on: docs/nbce.md.
-constexpr double kAbstainDivergenceBits = 0.5;
+constexpr double kAbstainDivergenceBits = 0.3;
 
 constexpr const char* kExamples = R"(Examples:
   tuiqiao generate --context notes/ "When was the bridge opened?"
@@ -36,7 +40,7 @@ struct Arguments {
   std::vector<std::string> questions;
   std::string answer_prefix;
   std::string template_name;
-  std::string pool = "min_entropy", beta = "0.25";
+  std::string pool = "min_entropy", beta = "0.25", kv = "auto";
   AnsweringOptions options;
   LlamaModelOptions model_options;
   std::string cache;
@@ -67,7 +71,8 @@ fs::path model_of(const Arguments& arguments) {
 std::vector<Document> documents_of(const Arguments& arguments) {
   std::vector<Document> documents;
   for (const std::string& path : arguments.contexts) {
-    if (fs::is_directory(path)) {
+    std::error_code none;
+    if (fs::is_directory(path, none)) {
       for (Document& document : read_document_folder(path)) documents.push_back(std::move(document));
     } else {
       documents.push_back(read_document(path));
@@ -79,20 +84,33 @@ std::vector<Document> documents_of(const Arguments& arguments) {
   return documents;
 }
 
-std::vector<Question> questions_of(const Arguments& arguments) {
-  std::vector<Question> questions;
-  for (const std::string& text : arguments.questions) questions.push_back({text, arguments.answer_prefix});
-  if (questions.size() == 1 && questions[0].text == "-") {
-    questions[0].text.assign(std::istreambuf_iterator<char>(std::cin), {});
-    while (questions[0].text.ends_with('\n')) questions[0].text.pop_back();
+std::string question_from_standard_input(const std::stop_token& stop) {
+  std::string text = read_standard_input(kMaxDocumentBytes, stop);
+  check_text(text, "the question from standard input");
+  while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
+  return text;
+}
+
+std::vector<Question> questions_of(const Arguments& arguments, const std::stop_token& stop) {
+  if (arguments.questions.empty() && arguments.questions_json.empty()) {
+    throw std::invalid_argument("no question: give one, or --questions FILE");
   }
+  if (std::count(arguments.questions.begin(), arguments.questions.end(), "-") > 1) {
+    throw std::invalid_argument("'-' stands twice, but standard input holds one question");
+  }
+  std::vector<Question> questions;
+  for (const std::string& text : arguments.questions) {
+    std::error_code none;
+    if (!arguments.contexts.empty() && text != "-" && fs::exists(text, none)) {
+      throw std::invalid_argument(fmt::format(
+          "the question '{}' is the name of a file: --context takes one file or folder, and may be repeated", text));
+    }
+    questions.push_back({text == "-" ? question_from_standard_input(stop) : text, arguments.answer_prefix});
+    check_text(questions.back().text, "the question");
+  }
+  if (!arguments.answer_prefix.empty()) check_text(arguments.answer_prefix, "--answer-prefix");
   if (!arguments.questions_json.empty()) {
     for (Question& question : read_questions_json(arguments.questions_json)) questions.push_back(std::move(question));
-  }
-  if (questions.empty()) throw Error("no question: give one, or --questions FILE");
-  for (const Question& question : questions) {
-    check_text(question.text, "the question");
-    if (!question.prefix.empty()) check_text(question.prefix, "the answer prefix");
   }
   return questions;
 }
@@ -113,12 +131,26 @@ PromptTemplate template_of(const Arguments& arguments, const LlamaModel& model) 
   return parse_template(read_document(name).text, name);
 }
 
-/// Tokens as the model is given them, control tokens by their names.
-std::string rendered(const Vocabulary& vocabulary, const std::vector<Token>& tokens) {
-  std::string text;
-  for (const Token token : tokens)
-    text += vocabulary.kind(token) == TokenKind::control ? vocabulary.name(token) : vocabulary.bytes(token);
-  return text;
+/// Tokens as the model is given them, control tokens by their names; these are marked on a terminal, where text that
+/// only looks like them could not be told apart.
+std::string rendered(const Vocabulary& vocabulary, const std::vector<Token>& tokens, bool terminal) {
+  constexpr std::string_view kMark = "\x1b[7m";
+  std::string shown, text;
+  const auto flush = [&] {
+    shown += terminal ? terminal_text(text) : text;
+    text.clear();
+  };
+  for (const Token token : tokens) {
+    if (vocabulary.kind(token) != TokenKind::control) {
+      text += vocabulary.bytes(token);
+      continue;
+    }
+    flush();
+    const std::string_view name = vocabulary.name(token);
+    shown += terminal ? fmt::format("{}{}{}", kMark, one_line(name), kTerminalReset) : std::string(name);
+  }
+  flush();
+  return shown;
 }
 
 void show_prompts(const LlamaModel& model, const std::vector<Document>& documents,
@@ -126,91 +158,134 @@ void show_prompts(const LlamaModel& model, const std::vector<Document>& document
   const Vocabulary& vocabulary = model.vocabulary();
   const int window = options.window > 0 ? options.window : model.trained_window();
   const auto contexts = make_contexts(vocabulary, documents, questions, options, window, {});
-  const auto print = [](const std::string& title, const std::string& text, std::size_t tokens) {
-    fmt::print(stderr, "--- {} ({} tokens)\n{}\n", title, tokens, text);
+  const bool terminal = is_terminal_stderr();
+  const auto show = [&](const std::string& title, const std::vector<Token>& tokens) {
+    tell(fmt::format("--- {} ({} tokens)\n{}\n", one_line(title), tokens.size(),
+                     rendered(vocabulary, tokens, terminal)));
   };
-  const std::vector<Token> empty = empty_prompt(options.prompt, vocabulary);
-  print("without context", rendered(vocabulary, empty), empty.size());
+  show("without context", empty_prompt(options.prompt, vocabulary));
   for (const Context& context : contexts) {
     const std::string part = context.label.part > 0 ? fmt::format(", part {}", context.label.part) : "";
-    print("context " + context.label.id + part, rendered(vocabulary, context.tokens), context.tokens.size());
+    show("context " + context.label.id + part, context.tokens);
   }
   for (const Question& question : questions) {
-    const auto tokens = question_prompt(options.prompt, vocabulary, question.text, question.prefix);
-    print("then to each of them", rendered(vocabulary, tokens), tokens.size());
+    show("then to each of them", question_prompt(options.prompt, vocabulary, question.text, question.prefix));
   }
-  fmt::print(stderr, "---\n");
+  tell("---\n");
 }
 
-/// Writes answers to stdout as they are made: text, coloured on a terminal, or JSON lines.
+/// Writes answers to standard output as they are made: their bytes, or JSON lines; on a terminal whole characters in
+/// their documents' colours.
 class Writer {
  public:
-  Writer(bool json, bool several) : json_(json), several_(several), colour_(!json && is_terminal_stdout()) {}
+  Writer(bool json, bool several)
+      : json_(json),
+        several_(several),
+        terminal_(is_terminal_stdout()),
+        colour_(!json && terminal_ && wants_colour()) {}
 
   void begin(const Answer& answer) {
     pending_.clear();
+    held_.clear();
     if (json_) return;
-    if (several_) fmt::print("{}\n", answer.question);
-    if (!answer.prefix.empty()) fmt::print("{}", answer.prefix);
-    std::fflush(stdout);
+    const std::string opening = (several_ ? answer.question + "\n" : "") + answer.prefix;
+    print(terminal_ ? terminal_text(opening) : opening);
+    open_ = true;
   }
 
   void token(const Answer& answer, const AnswerToken& token) {
     if (json_) {
-      fmt::print("{}\n", token_json(answer, token, pending_));
-    } else if (colour_ && token.context >= 0) {
-      fmt::print("{}{}{}", terminal_colour(token.context), token.bytes, kTerminalReset);
-    } else {
-      fmt::print("{}", token.bytes);
+      // A line that ends inside a character waits for the next one: it may turn out to be the last.
+      print_held();
+      held_ = token_json(answer, token, pending_);
+      if (pending_.empty()) print_held();
+    } else if (!terminal_) {
+      print(token.bytes);
+    } else if (const auto text = terminal_text(completed_characters(pending_, token.bytes)); !text.empty()) {
+      print(colour_ && token.context >= 0 ? terminal_colour(token.context) + text + kTerminalReset : text);
     }
-    std::fflush(stdout);
   }
 
   void end(const Answer& answer) {
     if (json_) {
-      fmt::print("{}\n", summary_json(answer));
+      end_json(answer);
     } else {
-      if (answer.abstained) fmt::print("no document answers");
-      fmt::print("\n{}", several_ ? "\n" : "");
-    }
-    std::fflush(stdout);
-    if (!json_) {
-      if (!answer.contexts.empty() && !answer.abstained) fmt::print(stderr, "{}", legend(answer, colour_));
-      fmt::print(stderr, "first token {:.2f} s, {:.1f} tokens/s, peak memory {}\n", answer.first_token_seconds,
-                 answer.tokens_per_second, bytes_text(answer.peak_rss_bytes));
+      end_text(answer);
     }
     constexpr double kSilentBits = 0.01;
     if (!answer.contexts.empty() && answer.first_divergence_bits < kSilentBits) {
-      fmt::print(stderr,
-                 "tuiqiao: the documents hardly change the answer ({:.4f} bits); --show-prompts shows what the model "
-                 "is given\n",
-                 answer.first_divergence_bits);
+      tell(
+          fmt::format("tuiqiao: the documents hardly change the answer ({:.4f} bits); --show-prompts shows what the "
+                      "model is given\n",
+                      answer.first_divergence_bits));
     }
   }
 
+  /// Ends the line of an answer that is broken off.
+  void break_off() {
+    if (open_) print("\n");
+    open_ = false;
+  }
+
  private:
-  bool json_, several_, colour_;
-  std::string pending_;
+  void end_json(const Answer& answer) {
+    if (!held_.empty()) {
+      auto last = nlohmann::ordered_json::parse(held_);
+      last["text"] = last["text"].get<std::string>() + valid_utf8(pending_);
+      held_ = last.dump();
+      print_held();
+    }
+    print_line(summary_json(answer));
+  }
+
+  void end_text(const Answer& answer) {
+    if (terminal_) print(valid_utf8(pending_));
+    print(fmt::format("{}\n{}", answer.abstained ? "no document answers" : "", several_ ? "\n" : ""));
+    open_ = false;
+    const bool colour = is_terminal_stderr() && wants_colour();
+    if (!answer.contexts.empty() && !answer.abstained) tell(legend(answer, colour));
+    tell(fmt::format("first token {:.2f} s, {:.1f} tokens/s, peak memory {}\n", answer.first_token_seconds,
+                     answer.tokens_per_second, bytes_text(answer.peak_rss_bytes)));
+  }
+
+  void print_line(const std::string& json) { print((terminal_ ? terminal_json(json) : json) + "\n"); }
+  void print_held() {
+    if (!held_.empty()) print_line(held_);
+    held_.clear();
+  }
+
+  bool json_, several_, terminal_, colour_;
+  bool open_ = false;    // a line of text has begun
+  std::string pending_;  // bytes of an unfinished character
+  std::string held_;     // a JSON line not yet printed
 };
 
-int run(Arguments& arguments, std::stop_token stop) {
+/// Turns what was typed into options, and refuses early what could only fail late.
+void settle(Arguments& arguments, const std::stop_token& stop) {
   AnsweringOptions& options = arguments.options;
   options.pooling.pooling = pooling_from_name(arguments.pool);
-  if (arguments.beta == "auto") {
-    options.pooling.beta_auto = true;
-  } else {
-    char* end = nullptr;
-    options.pooling.beta = std::strtod(arguments.beta.c_str(), &end);
-    if (arguments.beta.empty() || *end != '\0')
-      throw std::invalid_argument(fmt::format("--beta {} is neither a number nor 'auto'", arguments.beta));
-  }
+  options.kv = kv_layout_from_name(arguments.kv);
+  options.pooling.beta_auto = arguments.beta == "auto";
+  if (!options.pooling.beta_auto) options.pooling.beta = std::strtod(arguments.beta.c_str(), nullptr);
   if (arguments.abstain) options.abstain = arguments.rule;
   options.generate.stop = stop;
   if (options.threads > 0) omp_set_num_threads(options.threads);
 
+  const bool weighted = options.pooling.pooling == Pooling::weights;
+  if (weighted == options.pooling.weights.empty()) {
+    throw std::invalid_argument(weighted ? "--pool weights needs --weights" : "--weights needs --pool weights");
+  }
+  if (!arguments.html.empty()) {
+    const std::string reason = why_not_writable(arguments.html);
+    if (!reason.empty()) throw Error(fmt::format("cannot write {}: {}", arguments.html, reason));
+  }
+}
+
+int run(Arguments& arguments, const std::stop_token& stop) {
+  settle(arguments, stop);
   // All input is read and checked before the model, which takes longest.
   const std::vector<Document> documents = documents_of(arguments);
-  const std::vector<Question> questions = questions_of(arguments);
+  const std::vector<Question> questions = questions_of(arguments, stop);
   std::optional<StateStore> store;
   if (!arguments.cache.empty()) store.emplace(arguments.cache, arguments.cache_limit);
 
@@ -219,6 +294,7 @@ int run(Arguments& arguments, std::stop_token stop) {
       [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};
   const LlamaModel model(model_of(arguments), arguments.model_options, progress);
   bar.clear();
+  AnsweringOptions& options = arguments.options;
   options.prompt = template_of(arguments, model);
   if (arguments.show_prompts) show_prompts(model, documents, questions, options);
 
@@ -226,7 +302,7 @@ int run(Arguments& arguments, std::stop_token stop) {
   AnsweringEvents events;
   events.note = [&](const std::string& line) {
     bar.clear();
-    fmt::print(stderr, "tuiqiao: {}\n", line);
+    tell(fmt::format("tuiqiao: {}\n", one_line(line)));
   };
   events.begin = [&](const Answer& answer) {
     bar.clear();
@@ -234,15 +310,75 @@ int run(Arguments& arguments, std::stop_token stop) {
   };
   events.token = [&](const Answer& answer, const AnswerToken& token) { writer.token(answer, token); };
   events.end = [&](const Answer& answer) { writer.end(answer); };
-  const std::vector<Answer> answers =
-      answer_questions(model, documents, questions, options, store ? &*store : nullptr, progress, events);
+  std::vector<Answer> answers;
+  try {
+    answers = answer_questions(model, documents, questions, options, store ? &*store : nullptr, progress, events);
+  } catch (const Error&) {
+    bar.clear();
+    writer.break_off();
+    throw;
+  }
   if (!arguments.html.empty()) {
     write_answers_html(arguments.html,
                        documents.empty() ? "Answers" : fmt::format("Answers from {} documents", documents.size()),
                        answers);
-    fmt::print(stderr, "tuiqiao: wrote {}\n", arguments.html);
+    tell(fmt::format("tuiqiao: wrote {}\n", one_line(arguments.html)));
   }
   return kDone;
+}
+
+/// The finite number that all of `text` is.
+std::optional<double> number_of(const std::string& text) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || !std::isfinite(value)) return std::nullopt;
+  return value;
+}
+
+CLI::Validator check_of(std::function<std::string(std::string&)> check) { return {std::move(check), ""}; }
+
+/// Takes finite numbers of at least `least` and at most `most`.
+CLI::Validator number(double least = std::numeric_limits<double>::lowest(),
+                      double most = std::numeric_limits<double>::max()) {
+  return check_of([=](const std::string& text) -> std::string {
+    const auto value = number_of(text);
+    if (!value) return fmt::format("{} is not a number", text);
+    if (*value < least) return fmt::format("{} is less than {}", text, least);
+    return *value > most ? fmt::format("{} is more than {}", text, most) : "";
+  });
+}
+
+CLI::Validator beta() {
+  return check_of([](const std::string& text) -> std::string {
+    const bool good = text == "auto" || number_of(text).value_or(-2) >= -1;
+    return good ? "" : fmt::format("{} is neither a number of at least -1 nor 'auto'", text);
+  });
+}
+
+CLI::Validator top_p() {
+  return check_of([](const std::string& text) -> std::string {
+    const double value = number_of(text).value_or(0);
+    return value > 0 && value <= 1 ? "" : fmt::format("{} is no number above 0 and at most 1", text);
+  });
+}
+
+/// Takes what `from_name` does.
+template <typename FromName>
+CLI::Validator named(FromName from_name) {
+  return check_of([=](const std::string& text) -> std::string {
+    try {
+      from_name(text);
+      return "";
+    } catch (const std::invalid_argument& error) {
+      const std::string what = error.what();
+      return what.substr(what.find("] ") + 2);
+    }
+  });
+}
+
+/// Refuses what a shell variable leaves that is not set.
+CLI::Validator not_empty() {
+  return check_of([](const std::string& text) -> std::string { return text.empty() ? "must not be empty" : ""; });
 }
 
 }  // namespace
@@ -256,102 +392,83 @@ Run add_generate(CLI::App& app) {
   app.add_option("QUESTION", a.questions,
                  "What to answer; '-' reads it from standard input. Several are answered in turn");
 
-  app.add_option("-m,--model", a.model, "GGUF file [TUIQIAO_MODEL, else the one that scripts/bootstrap fetched]")
-      ->type_name("FILE")
-      ->group("Model");
-  app.add_option("--gpu-layers", a.model_options.gpu_layers, "Layers on accelerators, negative for all [-1]")
-      ->type_name("N")
-      ->group("Model");
-  app.add_option("--rpc", a.model_options.rpc_servers, "llama.cpp RPC servers that share the layers")
+  const auto option = [&app](const char* group, const char* names, auto& value, const char* type, std::string text) {
+    // A value is one argument, also of a list: "--context a.txt QUESTION" has one document.
+    return app.add_option(names, value, std::move(text))->type_name(type)->group(group)->allow_extra_args(false);
+  };
+  const auto flag = [&app](const char* group, const char* names, bool& value, const char* text) {
+    return app.add_flag(names, value, text)->group(group);
+  };
+  const auto model = [&](auto&&... rest) { return option("Model", rest...); };
+  model("-m,--model", a.model, "FILE", "GGUF file [TUIQIAO_MODEL, else the one that scripts/bootstrap fetched]")
+      ->check(not_empty());
+  model("--gpu-layers", a.model_options.gpu_layers, "N", "Layers on accelerators, negative for all [-1]");
+  model("--rpc", a.model_options.rpc_servers, "HOST:PORT,...", "llama.cpp RPC servers that share the layers")
+      ->delimiter(',');
+  model("--threads", o.threads, "N", "Processor threads, at most 512; 0 for all [0]")->check(number(0, 512));
+  model("--ctx-size", o.window, "N",
+        "Window in tokens for one document with question and answer; 0 for the model's own [0]")
+      ->check(number(0, 1 << 30));
+  model("--kv", a.kv, "NAME",
+        "Caches of keys and values: 'unified', one for all contexts; 'streams', one each, faster with many; 'auto' "
+        "takes streams unless they need much more memory [auto]")
+      ->check(named(kv_layout_from_name));
+  flag("Model", "--flash-attn", o.flash_attention, "Use flash attention");
+
+  const auto documents = [&](auto&&... rest) { return option("Documents", rest...); };
+  documents("--context", a.contexts, "FILE|DIR", "A document, or a folder of them; may be repeated")
+      ->check(not_empty());
+  documents("--contexts", a.contexts_json, "FILE", "JSON array of strings or of objects {id, title, text, score}")
+      ->check(not_empty());
+  documents("--overlap", o.overlap, "N", "Tokens that parts of a split document share [0]")->check(number(0));
+  flag("Documents", "--number-documents", o.numbered, "Put 'Part 1', 'Part 2', ... before the documents");
+  auto* cache = documents("--cache", a.cache, "DIR", "Keep the documents' key-value caches here and use them again");
+  cache->check(not_empty());
+  documents("--cache-limit", a.cache_limit, "SIZE",
+            "Most bytes kept in --cache, as 500MB or 4GB (of 1024 each); 0 for no limit [0]")
+      ->transform(CLI::AsSizeValue(false).description(""))
+      ->needs(cache);
+
+  const auto prompt = [&](auto&&... rest) { return option("Prompt", rest...); };
+  prompt("--template", a.template_name, "NAME|FILE",
+         "'plain', 'plain-zh', a chat template's name, or a file with {document} and {question} [the model's own, else "
+         "plain]")
+      ->check(not_empty());
+  prompt("--answer-prefix", a.answer_prefix, "TEXT", "What the answer begins with");
+  prompt("--questions", a.questions_json, "FILE", "JSON array of strings or of objects {question, prefix}")
+      ->check(not_empty());
+  flag("Prompt", "--show-prompts", a.show_prompts, "Print what the model is given (on standard error)");
+
+  const auto pooling = [&](auto&&... rest) { return option("Pooling", rest...); };
+  pooling("--pool", a.pool, "NAME", "min_entropy, entropy_weighted, mean, max, mixture or weights [min_entropy]")
+      ->check(named(pooling_from_name));
+  pooling("--beta", a.beta, "X|auto", "Weight against the row without context, at least -1, or 'auto' [0.25]")
+      ->check(beta());
+  pooling("--eta", o.pooling.eta, "X", "Nats taken off the entropy of the context chosen before [0.1]")
+      ->check(number());
+  pooling("--top-p", o.pooling.top_p, "P", "Nucleus of each row before pooling, above 0; 1 for all of it [0.95]")
+      ->check(top_p());
+  pooling("--gamma", o.pooling.gamma, "X", "How much document scores count in max [1]")->check(number());
+  pooling("--weights", o.pooling.weights, "X,...",
+          "One weight a context, for --pool weights (guidance: --weights 2,-1 --beta 0)")
       ->delimiter(',')
-      ->type_name("HOST:PORT,...")
-      ->group("Model");
-  app.add_option("--threads", o.threads, "Processor threads, 0 for all [0]")->type_name("N")->group("Model");
-  app.add_option("--ctx-size", o.window,
-                 "Window in tokens for one document with question and answer; 0 for the model's own [0]")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1 << 30))
-      ->group("Model");
-  app.add_flag("--streams", o.streams,
-               "A cache for each context instead of one for all: faster for many long documents")
-      ->group("Model");
-  app.add_flag("--flash-attn", o.flash_attention, "Use flash attention")->group("Model");
+      ->check(number());
+  auto* abstain = flag("Pooling", "--abstain", a.abstain, "Say so where no document answers");
+  pooling("--abstain-divergence", a.rule.min_divergence_bits, "X",
+          fmt::format("Least divergence from the row without context, in bits, 0 to 1 [{}]", kAbstainDivergenceBits))
+      ->check(number(0, 1))
+      ->needs(abstain);
+  pooling("--abstain-entropy", a.rule.max_entropy_nats, "X", "Most entropy of the deciding row in nats, 0 for any [0]")
+      ->check(number(0))
+      ->needs(abstain);
 
-  app.add_option("--context", a.contexts, "A document, or a folder of them; may be repeated")
-      ->type_name("FILE|DIR")
-      ->group("Documents");
-  app.add_option("--contexts", a.contexts_json, "JSON array of strings or of objects {id, title, text, score}")
-      ->type_name("FILE")
-      ->group("Documents");
-  app.add_option("--overlap", o.overlap, "Tokens that parts of a split document share [0]")
-      ->type_name("N")
-      ->check(CLI::NonNegativeNumber)
-      ->group("Documents");
-  app.add_flag("--number-documents", o.numbered, "Put 'Part 1', 'Part 2', ... before the documents")
-      ->group("Documents");
-  app.add_option("--cache", a.cache, "Keep the documents' key-value caches here and use them again")
-      ->type_name("DIR")
-      ->group("Documents");
-  app.add_option("--cache-limit", a.cache_limit, "Most bytes kept in --cache, as 500MB or 4GB; 0 for no limit [0]")
-      ->transform(CLI::AsSizeValue(false))
-      ->type_name("SIZE")
-      ->group("Documents");
-
-  app.add_option("--template", a.template_name,
-                 "'plain', 'plain-zh', a chat template's name, or a file with {document} and {question} [the model's "
-                 "own, else plain]")
-      ->type_name("NAME|FILE")
-      ->group("Prompt");
-  app.add_option("--answer-prefix", a.answer_prefix, "What the answer begins with")->type_name("TEXT")->group("Prompt");
-  app.add_option("--questions", a.questions_json, "JSON array of strings or of objects {question, prefix}")
-      ->type_name("FILE")
-      ->group("Prompt");
-  app.add_flag("--show-prompts", a.show_prompts, "Print what the model is given (on standard error)")->group("Prompt");
-
-  app.add_option("--pool", a.pool, "min_entropy, entropy_weighted, mean, max, mixture or weights [min_entropy]")
-      ->type_name("NAME")
-      ->group("Pooling");
-  app.add_option("--beta", a.beta, "Weight against the row without context, at least -1, or 'auto' [0.25]")
-      ->type_name("X|auto")
-      ->group("Pooling");
-  app.add_option("--eta", o.pooling.eta, "Nats taken off the entropy of the context chosen before [0.1]")
-      ->type_name("X")
-      ->group("Pooling");
-  app.add_option("--top-p", o.pooling.top_p, "Nucleus of each row before pooling, 1 for all of it [0.95]")
-      ->type_name("P")
-      ->group("Pooling");
-  app.add_option("--gamma", o.pooling.gamma, "How much document scores count in max [1]")
-      ->type_name("X")
-      ->group("Pooling");
-  app.add_option("--weights", o.pooling.weights,
-                 "One weight a context, for --pool weights (guidance: --weights 2,-1 --beta 0)")
-      ->delimiter(',')
-      ->type_name("X,...")
-      ->group("Pooling");
-  app.add_flag("--abstain", a.abstain, "Say so where no document answers")->group("Pooling");
-  app.add_option("--abstain-divergence", a.rule.min_divergence_bits,
-                 fmt::format("Least divergence from the row without context, in bits [{}]", kAbstainDivergenceBits))
-      ->type_name("X")
-      ->check(CLI::Range(0.0, 1.0))
-      ->group("Pooling");
-  app.add_option("--abstain-entropy", a.rule.max_entropy_nats,
-                 "Most entropy of the deciding row in nats, 0 for any [0]")
-      ->type_name("X")
-      ->check(CLI::NonNegativeNumber)
-      ->group("Pooling");
-
-  app.add_option("-n,--max-tokens", o.generate.max_tokens, "Most tokens of an answer [128]")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1 << 20))
-      ->group("Answer");
-  app.add_option("--temp", o.generate.temperature, "Temperature; 0 takes the most probable token [0]")
-      ->type_name("T")
-      ->check(CLI::NonNegativeNumber)
-      ->group("Answer");
-  app.add_option("--seed", o.generate.seed, "Of the draws [0]")->type_name("N")->group("Answer");
-  app.add_flag("--json", a.json, "One JSON object a token, and a summary, on standard output")->group("Answer");
-  app.add_option("--html", a.html, "Write the coloured answers here")->type_name("FILE")->group("Answer");
-  return [arguments](std::stop_token stop) { return run(*arguments, std::move(stop)); };
+  const auto answer = [&](auto&&... rest) { return option("Answer", rest...); };
+  answer("-n,--max-tokens", o.generate.max_tokens, "N", "Most tokens of an answer [128]")->check(number(1, 1 << 20));
+  answer("--temp", o.generate.temperature, "T", "Temperature; 0 takes the most probable token [0]")->check(number(0));
+  answer("--seed", o.generate.seed, "N", "Of the draws [0]")->check(number(0));
+  flag("Answer", "--json", a.json, "One JSON object a token, and a summary, on standard output");
+  answer("--html", a.html, "FILE", "Write the coloured answers here")->check(not_empty());
+  return [arguments](const std::stop_token& stop) { return run(*arguments, stop); };
 }
 
 }  // namespace tuiqiao::cli

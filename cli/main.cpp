@@ -1,16 +1,17 @@
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <map>
 #include <new>
+#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "commands.h"
 #include "terminal.h"
@@ -37,8 +38,14 @@ const std::map<std::string, std::string> kTorchCommands{
 #endif
 };
 
+/// What a function complains of, without its name: "[Pooler] beta = 2" as "beta = 2".
+std::string complaint(std::string_view what) {
+  const std::size_t name = what.starts_with('[') ? what.find("] ") : std::string_view::npos;
+  return std::string(name == std::string_view::npos ? what : what.substr(name + 2));
+}
+
 int say(int code, const std::string& what) {
-  fmt::print(stderr, "tuiqiao: {}\n", what);
+  tell(fmt::format("tuiqiao: {}\n", one_line(what)));
   return code;
 }
 
@@ -48,6 +55,7 @@ int execute_torch(char** argv) {
   const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
   for (const fs::path& place : {here / "tuiqiao-torch", here / ".." / "libexec" / "tuiqiao-torch"}) {
     if (!fs::exists(place)) continue;
+    ::signal(SIGPIPE, SIG_DFL);
     ::execv(place.c_str(), argv);
     return say(kBadInput, fmt::format("{}: cannot be executed: {}", place.string(), std::strerror(errno)));
   }
@@ -69,7 +77,10 @@ int run(int argc, char** argv) {
   std::string left_out;
   for (const auto& [command, part] : kLeftOut)
     left_out += fmt::format("\nLeft out of this build: {}, which needs {}.", command, part);
-  app.footer("Exit codes: 0 done, 1 input or file, 2 usage, 3 finished with unknown verdicts." + left_out);
+  app.footer(
+      "Exit codes: 0 done, 1 input or file, 2 usage, 3 finished with unknown verdicts, 130 interrupted, 141 nobody "
+      "reads the output." +
+      left_out);
 
   if (argc > 1 && kLeftOut.contains(argv[1])) {
     return say(kUsage,
@@ -77,14 +88,22 @@ int run(int argc, char** argv) {
                            argv[1], kLeftOut.at(argv[1])));
   }
   if (argc > 1 && kTorchCommands.contains(argv[1])) return execute_torch(argv);
+  if (argc < 2) return say(kUsage, "no command given (see --help)");
+  const std::string_view first = argv[1];
+  const auto named_first = [&](const CLI::App* command) { return command->get_name() == first; };
+  if (first != "-h" && first != "--help" && first != "--version" && app.get_subcommands(named_first).empty()) {
+    return say(kUsage,
+               fmt::format("unknown {} '{}' (see --help)", first.starts_with('-') ? "option" : "command", first));
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    std::ostringstream text;
+    app.exit(help, text, text);
+    print(text.str());
+    return kDone;
   } catch (const CLI::ParseError& error) {
-    std::string what = error.what();
-    std::replace(what.begin(), what.end(), '\n', ' ');
-    return say(kUsage, what + " (see --help)");
+    return say(kUsage, fmt::format("{} (see --help)", error.what()));
   }
   const std::stop_token stop = stop_on_signal();
   try {
@@ -94,7 +113,7 @@ int run(int argc, char** argv) {
   } catch (const tuiqiao::Error& error) {
     return say(kBadInput, error.what());
   } catch (const std::invalid_argument& error) {
-    return say(kUsage, error.what());
+    return say(kUsage, complaint(error.what()) + " (see --help)");
   } catch (const std::bad_alloc&) {
     return say(kBadInput, "out of memory");
   }
@@ -104,7 +123,10 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    settle_standard_streams();
     return run(argc, argv);
+  } catch (const OutputClosed&) {
+    return kOutputClosed;
   } catch (const std::exception& error) {
     return say(kBadInput, error.what());
   }

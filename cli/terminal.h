@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -15,9 +16,31 @@ inline constexpr int kBadInput = 1;
 inline constexpr int kUsage = 2;
 inline constexpr int kUnknownVerdicts = 3;
 inline constexpr int kInterrupted = 130;
+inline constexpr int kOutputClosed = 141;  ///< whoever read standard output went away, as `head` does
+
+/// Opens what the caller closed of the standard streams, so that no file gets their numbers, and keeps a reader that
+/// goes away from killing the program. Call first.
+void settle_standard_streams();
 
 /// Turns Ctrl-C and SIGTERM into a stop request; a second one ends the program at once. Call before any thread starts.
 std::stop_token stop_on_signal();
+
+/// Thrown by print when nobody reads standard output any more: the program ends without a word.
+class OutputClosed : public std::runtime_error {
+ public:
+  OutputClosed() : std::runtime_error("standard output was closed") {}
+};
+/// Writes to standard output at once. Throws: OutputClosed; tuiqiao::Error when it cannot be written otherwise.
+void print(std::string_view text);
+
+/// Writes to standard error; what cannot be written there is lost.
+void tell(std::string_view text);
+
+/// All of standard input, at most `most` bytes. Throws: tuiqiao::Error; Interrupted, also while it waits.
+std::string read_standard_input(std::size_t most, const std::stop_token& stop);
+
+/// Says why a file could not be written there, before the work that fills it; "" where nothing is in the way.
+std::string why_not_writable(const std::string& file);
 
 /// A progress bar on stderr where that is a terminal; nothing elsewhere. Erases itself when its work is done.
 class ProgressBar {
@@ -32,6 +55,17 @@ class ProgressBar {
 
 bool is_terminal_stdout();
 bool is_terminal_stderr();
+/// Whether a terminal wants colours: not if NO_COLOR is set or TERM is "dumb".
+bool wants_colour();
+
+/// Text from outside as a terminal may show it: valid UTF-8, steering characters spelled out ("\x1B").
+std::string spelled_out(std::string_view text, bool keep_lines);
+/// The same on one line, for messages.
+inline std::string one_line(std::string_view text) { return spelled_out(text, false); }
+/// With newlines and tabs left as they are.
+inline std::string terminal_text(std::string_view text) { return spelled_out(text, true); }
+/// A line of JSON in which steering characters became \u escapes: the same JSON.
+std::string terminal_json(std::string_view json);
 
 /// "12.3 MiB" and such.
 std::string bytes_text(std::int64_t bytes);

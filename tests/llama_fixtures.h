@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -19,9 +20,7 @@ namespace tuiqiao::test {
 
 namespace fs = std::filesystem;
 
-inline fs::path tiny_path(const std::string& name) {
-  return fs::path(TUIQIAO_TEST_DATA) / "models" / (name + ".gguf");
-}
+inline fs::path tiny_path(const std::string& name) { return fs::path(TUIQIAO_TEST_DATA) / "models" / (name + ".gguf"); }
 
 /// One of the tiny models, loaded once a process.
 inline const LlamaModel& tiny(const std::string& name) {
@@ -40,9 +39,9 @@ inline fs::path real_path() {
 }
 
 /// Defines `model`, or skips the test.
-#define TUIQIAO_REAL_MODEL(model)                                                                            \
-  if (!::tuiqiao::test::fs::exists(::tuiqiao::test::real_path()))                                            \
-    GTEST_SKIP() << ::tuiqiao::test::real_path() << " is not there; scripts/bootstrap fetches it";           \
+#define TUIQIAO_REAL_MODEL(model)                                                                  \
+  if (!::tuiqiao::test::fs::exists(::tuiqiao::test::real_path()))                                  \
+    GTEST_SKIP() << ::tuiqiao::test::real_path() << " is not there; scripts/bootstrap fetches it"; \
   static const LlamaModel model(::tuiqiao::test::real_path())
 
 inline std::string read_file(const fs::path& file) {
@@ -81,6 +80,25 @@ inline std::vector<Token> random_tokens(const Vocabulary& vocabulary, int count,
     if (vocabulary.kind(token) == TokenKind::text) tokens.push_back(token);
   }
   return tokens;
+}
+
+/// Texts of these lengths.
+inline std::vector<std::vector<Token>> texts_of(const LlamaModel& model, const std::vector<int>& lengths) {
+  std::vector<std::vector<Token>> texts;
+  for (const int length : lengths) {
+    texts.push_back(random_tokens(model.vocabulary(), length, static_cast<unsigned>(1000 + length)));
+  }
+  return texts;
+}
+
+/// A model and how its decoder keeps branches: the parameter of a test.
+struct Layout {
+  const char* model;
+  bool streams;
+};
+
+inline void PrintTo(const Layout& layout, std::ostream* out) {
+  *out << layout.model << (layout.streams ? " streams" : " unified");
 }
 
 using LogRow = std::vector<double>;
@@ -132,15 +150,16 @@ inline std::vector<Token> joined(std::vector<Token> a, const std::vector<Token>&
   return a;
 }
 
-/// By how much the best token leads the second.
-inline double margin(const LogRow& row) {
-  LogRow best(2);
-  std::partial_sort_copy(row.begin(), row.end(), best.begin(), best.end(), std::greater<>());
-  return best[0] - best[1];
-}
-
 inline Token best_token(const LogRow& row) {
   return static_cast<Token>(std::max_element(row.begin(), row.end()) - row.begin());
+}
+
+/// By how much the best token leads the second.
+inline double margin(LogRow row) {
+  const auto best = std::max_element(row.begin(), row.end());
+  const double first = *best;
+  *best = -INFINITY;
+  return first - *std::max_element(row.begin(), row.end());
 }
 
 }  // namespace tuiqiao::test

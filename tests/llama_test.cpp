@@ -19,9 +19,11 @@ using namespace test;
 constexpr std::array kNames{"tiny-llama", "tiny-gemma3", "tiny-mamba", "tiny-bpe"};
 
 /// Largest difference of a log-probability when the same tokens are evaluated in batches of another shape, or in other
-/// cells. Measured over all of this file: TODO.
-constexpr double kBatchShapeNats = 1e-3;
-/// The same of Gemma 3 270M, quantised. Measured: TODO.
+/// cells. Measured over all of this file: 0.0064 (tiny-llama, F16), 0.0040 (tiny-gemma3), 1e-5 (tiny-mamba), 0
+/// (tiny-bpe).
+constexpr double kBatchShapeNats = 0.03;
+/// The same of Gemma 3 270M, quantised, with and without its whole sliding window. Measured: 0; batches of
+/// another shape move it by 0.09 on average.
 constexpr double kRealModelNats = 0.5;
 
 std::string message_of(const std::function<void()>& act) {
@@ -138,10 +140,11 @@ TEST_P(LlamaVocabulary, TokenizesAndBack) {
   // With add_space_prefix llama.cpp puts a space before each text that it tokenises; these models' files ask for it.
   const std::string_view name = GetParam();
   const std::string lead = name == "tiny-llama" || name == "tiny-mamba" ? " " : "";
-  for (const std::string text : {"the heron", "What is this?\n\nA  bridge.", "今天服务器在桥上", "夜鹭🙂👩‍👩‍👧 é\x01\x7f", " ",
-                                 "\r\n\t", "<0x0A> ▁ <s>"}) {
+  for (const std::string text : {"the heron", "What is this?\n\nA  bridge.", "今天服务器在桥上",
+                                 "夜鹭🙂👩‍👩‍👧 é\x01\x7f", " ", "\r\n\t", "<0x0A> ▁ <s>"}) {
     const std::vector<Token> tokens = vocabulary.tokenize(text);
-    EXPECT_EQ(vocabulary.detokenize(tokens), lead + replaced(text, "▁", lead.empty() && name == "tiny-bpe" ? "▁" : " "));
+    EXPECT_EQ(vocabulary.detokenize(tokens),
+              lead + replaced(text, "▁", lead.empty() && name == "tiny-bpe" ? "▁" : " "));
     for (const Token t : tokens) EXPECT_NE(vocabulary.kind(t), TokenKind::control) << text;
   }
   EXPECT_TRUE(vocabulary.tokenize("").empty());
@@ -201,15 +204,6 @@ TEST(LlamaModel, TellsModelsApart) {
 
 // ---- decoder ----
 
-struct Layout {
-  const char* model;
-  bool streams;
-};
-
-void PrintTo(const Layout& layout, std::ostream* out) {
-  *out << layout.model << (layout.streams ? " streams" : " unified");
-}
-
 class LlamaDecoding : public testing::TestWithParam<Layout> {
  protected:
   const LlamaModel& model() const { return tiny(GetParam().model); }
@@ -250,7 +244,11 @@ TEST_P(LlamaDecoding, RowsTogetherAreThoseOneByOne) {
 TEST_P(LlamaDecoding, ForksAreIndependent) {
   LlamaDecoder decoder = make(4, 200);
   const std::vector<Token> trunk = text(60, 2), one = text(7, 3), two = text(5, 4), more = text(9, 5);
-  const Branch a = decoder.open();
+  const Branch a = decoder.open(), empty = decoder.fork(a);
+  EXPECT_EQ(decoder.length(empty), 0);
+  decoder.extend({empty, one, Rows::last});
+  expect_near(decoder, empty, one, "fork of an empty branch");
+  decoder.close(empty);
   decoder.extend({a, trunk, Rows::last});
   const LogRow before = copy_row(decoder.row(a));
   const Branch b = decoder.fork(a);
@@ -374,7 +372,9 @@ TEST_P(LlamaDecoding, ChecksEveryLimitBeforehand) {
   EXPECT_CONTAINS(refused({{a, {}, Rows::last}}), "no tokens for branch 0");
   EXPECT_CONTAINS(refused({{a, outside, Rows::last}}), "outside [0, " + std::to_string(vocabulary) + ")");
   EXPECT_CONTAINS(refused({{a, negative, Rows::last}}), "token -1 outside");
-  EXPECT_CONTAINS(message_of([&] { decoder.read(std::vector<std::vector<Token>>{tokens, tokens}); }),
+  EXPECT_CONTAINS(message_of([&] {
+                    decoder.read(std::vector<std::vector<Token>>{tokens, tokens});
+                  }),
                   "2 texts and 2 living branches exceed 3");
   EXPECT_CONTAINS(message_of([&] { decoder.read(std::vector<std::vector<Token>>{joined(tokens, more)}); }),
                   "21 tokens after 0 outgrow the window of 20");
@@ -450,7 +450,8 @@ TEST(LlamaDecoder, SaysWhenItsCellsAreUsedUpAndGoesOn) {
   const Branch a = decoder.open();
   decoder.extend({a, trunk, Rows::none});
   const Branch b = decoder.fork(a);
-  decoder.extend(std::vector<Extension>{{a, half, Rows::last}, {b, half, Rows::last}});  // 2,500 cells: the trunk counts once
+  decoder.extend(
+      std::vector<Extension>{{a, half, Rows::last}, {b, half, Rows::last}});  // 2,500 cells: the trunk counts once
   const std::string message = message_of([&] { decoder.extend({a, much, Rows::last}); });
   EXPECT_CONTAINS(message, "error: out of context space: 2560 cells");
 
@@ -476,7 +477,9 @@ TEST(LlamaDecoder, SaysWhenItsCellsAreUsedUpAndGoesOn) {
 
   // Documents that do not fit leave no branch behind.
   decoder.close(c);
-  EXPECT_CONTAINS(message_of([&] { decoder.read(std::vector<std::vector<Token>>{trunk, much}); }),
+  EXPECT_CONTAINS(message_of([&] {
+                    decoder.read(std::vector<std::vector<Token>>{trunk, much});
+                  }),
                   "error: out of context space");
   for (int i = 0; i < 3; ++i) decoder.open();
 }
@@ -520,8 +523,9 @@ TEST(LlamaDecoder, SlidingWindowsNeedNoWholeCache) {
 TEST(RealModel, SlidingWindowOf512) {
   TUIQIAO_REAL_MODEL(model);
   const std::string clock = read_file(fs::path(TUIQIAO_TEST_DATA) / "../../examples/demo/documents/clock-label.txt");
-  std::vector<Token> tokens = model.vocabulary().tokenize(clock + "\n\n" + clock + "\n\nThe tower clock was built by");
-  ASSERT_GT(tokens.size(), 900U);
+  std::vector<Token> tokens =
+      model.vocabulary().tokenize(clock + clock.substr(0, 200) + "\n\nThe tower clock was built by");
+  ASSERT_GT(tokens.size(), 560U);  // the fact lies beyond the window of 512
   tokens.insert(tokens.begin(), *model.vocabulary().begin());
   std::vector<LogRow> rows;
   for (const bool full : {false, true}) {

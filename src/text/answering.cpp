@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <memory>
+#include <stdexcept>
+#include <utility>
 
 #include "tuiqiao/error.h"
 #include "tuiqiao/text/nbce.h"
@@ -33,17 +36,60 @@ std::string body_of(const Document& part, bool numbered, std::size_t number) {
   return trimmed(body + part.text);
 }
 
+/// Parts of a document as contexts of at most `space` tokens, `room` of them for its body; none where its title and
+/// number leave less than kLeastPart for its text. `before` contexts come first.
+std::vector<Context> fitting_parts(const Vocabulary& vocabulary, const Document& document,
+                                   const AnsweringOptions& options, std::int64_t space, std::int64_t room,
+                                   std::size_t before) {
+  Document head = document;
+  head.text = "-";
+  const auto taken = static_cast<std::int64_t>(vocabulary.tokenize(body_of(head, options.numbered, before + 1)).size());
+  std::int64_t most = room - taken;
+  if (most < kLeastPart) return {};
+  while (most >= kLeastPart / 2) {
+    const auto limit = static_cast<int>(most);
+    const std::vector<Document> parts =
+        split_document(document, vocabulary, limit, std::min(options.overlap, limit / 2));
+    std::vector<Context> contexts;
+    std::int64_t excess = 0;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      Context context;
+      const std::string body = body_of(parts[i], options.numbered, before + i + 1);
+      context.tokens = document_prompt(options.prompt, vocabulary, body);
+      context.score = document.score;
+      const auto tokens = static_cast<int>(context.tokens.size());
+      context.label = {document.id, document.title, parts.size() > 1 ? static_cast<int>(i) + 1 : 0, tokens};
+      excess = std::max(excess, tokens - space);
+      contexts.push_back(std::move(context));
+    }
+    if (excess <= 0) return contexts;
+    most -= excess;  // joined to its title a text may have more tokens than both apart
+  }
+  return {};
+}
+
 std::string describe(const PoolingOptions& pooling) {
   return fmt::format("{}, beta {}, eta {}, top-p {}", name(pooling.pooling),
                      pooling.beta_auto ? "auto" : fmt::format("{}", pooling.beta), pooling.eta, pooling.top_p);
 }
 
-PoolingOptions with_scores(PoolingOptions pooling, const std::vector<Context>& contexts) {
+/// Pooling options with the documents' scores, checked as far as that goes without rows.
+PoolingOptions settled_pooling(PoolingOptions pooling, const std::vector<Context>& contexts) {
   const auto scored = [](const Context& c) { return c.score.has_value(); };
-  if (std::none_of(contexts.begin(), contexts.end(), scored)) return pooling;
-  if (!std::all_of(contexts.begin(), contexts.end(), scored))
-    throw Error("some documents have a score and some have none");
-  for (const Context& context : contexts) pooling.scores.push_back(*context.score);
+  const auto some = std::find_if(contexts.begin(), contexts.end(), scored);
+  if (some != contexts.end()) {
+    const auto none = std::find_if_not(contexts.begin(), contexts.end(), scored);
+    if (none != contexts.end()) {
+      throw Error(fmt::format("document '{}' has no score, but '{}' has one: give one to all or to none",
+                              none->label.id, some->label.id));
+    }
+    for (const Context& context : contexts) pooling.scores.push_back(*context.score);
+  }
+  const Pooler checked(pooling);  // throws on options outside their domain
+  if (pooling.pooling == Pooling::weights && pooling.weights.size() != contexts.size()) {
+    throw std::invalid_argument(
+        fmt::format("[answer_questions] {} weights for {} contexts", pooling.weights.size(), contexts.size()));
+  }
   return pooling;
 }
 
@@ -61,33 +107,55 @@ struct Engine {
   Decoder& source() const { return pooled ? static_cast<Decoder&>(*pooled) : *decoder; }
 };
 
-Engine read_all(const LlamaModel& model, const std::vector<Context>& contexts, std::size_t longest_question,
-                bool several, const AnsweringOptions& options, int window, StateStore* store,
-                const Progress& progress) {
-  std::vector<std::vector<Token>> texts{empty_prompt(options.prompt, model.vocabulary())};
-  for (const Context& context : contexts) texts.push_back(context.tokens);
-  if (contexts.empty()) texts.resize(1);
+/// Streams to make for so many branches. llama.cpp loads a state only into as many streams as it was saved from, so a
+/// few sizes serve all: a document read among 16 is not read again among 12 or 20.
+int stream_count(int branches) {
+  for (const int size : {4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192}) {
+    if (branches <= size) return size;
+  }
+  return kMaxLlamaBranches;
+}
 
-  const auto tail = static_cast<std::int64_t>(longest_question) + options.generate.max_tokens;
+/// How the decoder must be made for these texts.
+LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts, std::int64_t tail, bool several,
+                                    const AnsweringOptions& options, int window) {
   LlamaDecoderOptions with;
-  with.max_branches = static_cast<int>(texts.size()) * (several ? 2 : 1);
-  with.streams = options.streams;
+  const int branches = static_cast<int>(texts.size()) * (several ? 2 : 1);
+  with.max_branches = branches;
   with.flash_attention = options.flash_attention;
   with.threads = options.threads;
+  with.window = window;
   std::int64_t longest = 0;
   for (const auto& text : texts) {
     with.cells += static_cast<std::int64_t>(text.size()) + tail;
     longest = std::max(longest, static_cast<std::int64_t>(text.size()) + tail);
   }
-  // A stream holds a whole window, so it is made no longer than needed.
-  with.window = options.streams ? static_cast<int>(longest) : window;
+  constexpr std::int64_t kPad = 256;  // llama.cpp rounds each buffer up to this
+  const auto padded = [](std::int64_t cells) { return (cells + kPad - 1) / kPad * kPad; };
+  const int streams = stream_count(branches);
+  const std::int64_t stream_cells = padded(longest) * streams;
+  const bool small = stream_cells <= std::min(kMostStreamCells * padded(with.cells), std::int64_t{1} << 30);
+  with.streams = options.kv == KvLayout::streams || (options.kv == KvLayout::automatic && texts.size() > 1 && small);
+  if (with.streams) {
+    with.max_branches = streams;
+    with.window = static_cast<int>(longest);  // a stream holds a whole window, so it is made no longer than needed
+  }
+  return with;
+}
 
+Engine read_all(const LlamaModel& model, const std::vector<Context>& contexts, std::size_t longest_question,
+                bool several, const AnsweringOptions& options, const PoolingOptions& pooling, int window,
+                StateStore* store, const Progress& progress) {
+  std::vector<std::vector<Token>> texts{empty_prompt(options.prompt, model.vocabulary())};
+  for (const Context& context : contexts) texts.push_back(context.tokens);
+
+  const auto tail = static_cast<std::int64_t>(longest_question) + options.generate.max_tokens;
   Engine engine;
-  engine.decoder = std::make_unique<LlamaDecoder>(model, with);
+  engine.decoder = std::make_unique<LlamaDecoder>(model, decoder_options(texts, tail, several, options, window));
   const std::vector<Branch> trunks = engine.decoder->read(texts, store, progress);
   engine.trunk = trunks.front();
   if (!contexts.empty()) {
-    engine.pooled = std::make_unique<NbceDecoder>(*engine.decoder, trunks, with_scores(options.pooling, contexts));
+    engine.pooled = std::make_unique<NbceDecoder>(*engine.decoder, trunks, pooling);
     engine.trunk = NbceDecoder::trunk();
   }
   return engine;
@@ -106,46 +174,110 @@ AnswerToken source_of(const Engine& engine, Branch branch, const Row& row) {
   return token;
 }
 
+bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
+
+bool has_stop(const PromptTemplate& prompt, std::string_view text) {
+  const auto has = [&](const std::string& stop) { return text.find(stop) != std::string_view::npos; };
+  return std::any_of(prompt.stops.begin(), prompt.stops.end(), has);
+}
+
+/// Takes the tokens of an answer as they are chosen. Where an answer may be withheld, its tokens are kept back until
+/// one is no white space: a space before a number tells nothing about the documents.
+class Recorder {
+ public:
+  Recorder(const Engine& engine, Branch branch, const AnsweringOptions& options, const AnsweringEvents& events,
+           Answer& answer)
+      : engine_(engine),
+        branch_(branch),
+        options_(options),
+        events_(events),
+        answer_(answer),
+        decided_(!engine.pooled) {
+    if (engine_.pooled) note_signals();
+  }
+
+  void take(const Choice& choice) {
+    AnswerToken token = source_of(engine_, branch_, *choice.row);
+    token.id = choice.token;
+    token.bytes = engine_.source().vocabulary().bytes(choice.token);
+    token.logprob = choice.logprob;
+    if (!decided_ && !is_blank(token.bytes)) {
+      note_signals();
+      decide();
+    }
+    // A blank that ends the answer is no part of it.
+    if (answer_.abstained || (is_blank(token.bytes) && has_stop(options_.prompt, token.bytes))) return;
+    held_.push_back(token);
+    if (decided_ || !options_.abstain) release();
+  }
+
+  /// The text is over.
+  void finish() {
+    if (!decided_) decide();
+    if (!answer_.abstained) release();
+  }
+
+ private:
+  void note_signals() {
+    answer_.first_entropy_nats = source_of(engine_, branch_, engine_.source().row(branch_)).entropy_nats;
+    answer_.first_divergence_bits = engine_.pooled->divergence_bits(branch_);
+  }
+
+  void decide() {
+    decided_ = true;
+    answer_.abstained =
+        options_.abstain && abstains(*options_.abstain, answer_.first_divergence_bits, answer_.first_entropy_nats);
+  }
+
+  void release() {
+    for (AnswerToken& token : held_) {
+      token.switched = !answer_.tokens.empty() && answer_.tokens.back().context != token.context;
+      answer_.tokens.push_back(token);
+      if (events_.token) events_.token(answer_, answer_.tokens.back());
+    }
+    held_.clear();
+  }
+
+  const Engine& engine_;
+  Branch branch_;
+  const AnsweringOptions& options_;
+  const AnsweringEvents& events_;
+  Answer& answer_;
+  bool decided_;
+  std::vector<AnswerToken> held_;
+};
+
 void answer_one(const Engine& engine, Branch branch, const std::vector<Token>& question,
                 const AnsweringOptions& options, Clock::time_point start, const AnsweringEvents& events,
                 Answer& answer) {
   Decoder& source = engine.source();
   source.extend({branch, question, Rows::last});
-  if (engine.pooled) {
-    answer.first_entropy_nats = source_of(engine, branch, source.row(branch)).entropy_nats;
-    answer.first_divergence_bits = engine.pooled->divergence_bits(branch);
-  }
+  Recorder recorder(engine, branch, options, events, answer);
   answer.first_token_seconds = seconds_since(start);
   if (events.begin) events.begin(answer);
-  if (engine.pooled && options.abstain &&
-      abstains(*options.abstain, answer.first_divergence_bits, answer.first_entropy_nats)) {
-    answer.abstained = true;
-    answer.finish = "abstained";
-    return;
-  }
 
   GenerateOptions with = options.generate;
-  if (!options.prompt.stops.empty()) {
-    with.stop_when = [&, own = options.generate.stop_when](std::string_view text) {
-      const auto ends = [&](const std::string& stop) { return text.find(stop) != std::string_view::npos; };
-      return (own && own(text)) || std::any_of(options.prompt.stops.begin(), options.prompt.stops.end(), ends);
-    };
-  }
+  with.stop_when = [&](std::string_view text) {
+    return answer.abstained || (options.generate.stop_when && options.generate.stop_when(text)) ||
+           has_stop(options.prompt, text);
+  };
   const auto first = Clock::now();
-  answer.finish = name(generate(source, branch, with, [&](const Choice& choice) {
-    AnswerToken token = source_of(engine, branch, *choice.row);
-    token.id = choice.token;
-    token.bytes = source.vocabulary().bytes(choice.token);
-    token.logprob = choice.logprob;
-    token.switched = !answer.tokens.empty() && answer.tokens.back().context != token.context;
-    answer.tokens.push_back(token);
-    if (events.token) events.token(answer, answer.tokens.back());
-  }));
+  answer.finish = name(generate(source, branch, with, [&](const Choice& choice) { recorder.take(choice); }));
+  recorder.finish();
+  if (answer.abstained) answer.finish = "abstained";
   if (answer.tokens.size() > 1)
     answer.tokens_per_second = static_cast<double>(answer.tokens.size() - 1) / seconds_since(first);
 }
 
 }  // namespace
+
+KvLayout kv_layout_from_name(std::string_view name) {
+  if (name == "auto") return KvLayout::automatic;
+  if (name == "unified") return KvLayout::unified;
+  if (name == "streams") return KvLayout::streams;
+  throw std::invalid_argument(
+      fmt::format("[kv_layout_from_name] no layout is called '{}': auto, unified, streams", name));
+}
 
 std::int64_t peak_rss_bytes() {
   rusage usage{};
@@ -159,44 +291,34 @@ std::vector<Context> make_contexts(const Vocabulary& vocabulary, const std::vect
   for (const Question& q : questions) {
     question_tokens = std::max(question_tokens, question_prompt(options.prompt, vocabulary, q.text, q.prefix).size());
   }
-  const auto frame =
-      static_cast<std::int64_t>(document_prompt(options.prompt, vocabulary, "").size() + question_tokens);
-  const std::int64_t room = window - frame - options.generate.max_tokens;
+  // Tokens of a context, and of its document alone.
+  const std::int64_t space = window - static_cast<std::int64_t>(question_tokens) - options.generate.max_tokens;
+  const std::int64_t room = space - static_cast<std::int64_t>(document_prompt(options.prompt, vocabulary, "").size());
   if (room < (documents.empty() ? 0 : kLeastPart)) {
     throw Error(fmt::format("a window of {} tokens is too small: template and question take {}, the answer up to {}{}",
-                            window, frame, options.generate.max_tokens,
+                            window, window - options.generate.max_tokens - room, options.generate.max_tokens,
                             documents.empty() ? "" : ", which leaves no room for a document"));
   }
-  // Titles and numbers stand before every part, and take tokens of their own.
   std::vector<Context> contexts;
+  std::vector<std::string> notes;  // told once nothing is wrong
   for (const Document& document : documents) {
-    Document head = document;
-    head.text = "-";
-    const auto taken =
-        static_cast<std::int64_t>(vocabulary.tokenize(body_of(head, options.numbered, documents.size() + 1000)).size());
-    if (room - taken < kLeastPart)
+    std::vector<Context> parts = fitting_parts(vocabulary, document, options, space, room, contexts.size());
+    if (parts.empty())
       throw Error(
           fmt::format("{}: its title leaves no room for its text in a window of {} tokens", document.id, window));
-    const auto most = static_cast<int>(room - taken);
-    const std::vector<Document> parts = split_document(document, vocabulary, most, std::min(options.overlap, most / 2));
-    if (parts.size() > 1 && note) {
-      note(fmt::format("{}: longer than the window of {} tokens, split into {} contexts", document.id, window,
-                       parts.size()));
+    if (parts.size() > 1) {
+      notes.push_back(fmt::format("{}: longer than the window of {} tokens, split into {} contexts", document.id,
+                                  window, parts.size()));
     }
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      Context context;
-      const std::string body = body_of(parts[i], options.numbered, contexts.size() + 1);
-      context.tokens = document_prompt(options.prompt, vocabulary, body);
-      context.score = document.score;
-      context.label = {document.id, document.title, parts.size() > 1 ? static_cast<int>(i) + 1 : 0,
-                       static_cast<int>(context.tokens.size())};
-      contexts.push_back(std::move(context));
-    }
+    std::move(parts.begin(), parts.end(), std::back_inserter(contexts));
   }
   const int most = questions.size() > 1 ? (kMaxContexts - 1) / 2 : kMaxContexts;
   if (contexts.size() > static_cast<std::size_t>(most)) {
     throw Error(fmt::format("{} contexts; at most {} can be pooled{} (llama.cpp keeps {} sequences)", contexts.size(),
                             most, questions.size() > 1 ? " for several questions" : "", kMaxLlamaBranches));
+  }
+  for (const std::string& line : notes) {
+    if (note) note(line);
   }
   return contexts;
 }
@@ -206,15 +328,21 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
                                      StateStore* store, const Progress& progress, const AnsweringEvents& events) {
   const auto start = Clock::now();
   const int window = options.window > 0 ? options.window : model.trained_window();
-  const std::vector<Context> contexts =
-      make_contexts(model.vocabulary(), documents, questions, options, window, events.note);
+  std::vector<std::string> notes;  // told once nothing is wrong
+  const std::vector<Context> contexts = make_contexts(model.vocabulary(), documents, questions, options, window,
+                                                      [&](const std::string& line) { notes.push_back(line); });
   std::vector<std::vector<Token>> asked;
   std::size_t longest = 0;
   for (const Question& question : questions) {
     asked.push_back(question_prompt(options.prompt, model.vocabulary(), question.text, question.prefix));
     longest = std::max(longest, asked.back().size());
   }
-  const Engine engine = read_all(model, contexts, longest, questions.size() > 1, options, window, store, progress);
+  const PoolingOptions pooling = contexts.empty() ? options.pooling : settled_pooling(options.pooling, contexts);
+  for (const std::string& line : notes) {
+    if (events.note) events.note(line);
+  }
+  const Engine engine =
+      read_all(model, contexts, longest, questions.size() > 1, options, pooling, window, store, progress);
   const double prefill_seconds = seconds_since(start);
 
   std::vector<Answer> answers;
@@ -230,10 +358,10 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
     const bool last = i + 1 == questions.size();
     const Branch branch = last ? engine.trunk : engine.source().fork(engine.trunk);
     answer_one(engine, branch, asked[i], options, i == 0 ? start : began, events, answer);
+    if (options.generate.stop.stop_requested()) throw Interrupted();
     if (!last) engine.source().close(branch);
     answer.peak_rss_bytes = peak_rss_bytes();
     if (events.end) events.end(answer);
-    if (options.generate.stop.stop_requested()) throw Interrupted();
   }
   return answers;
 }

@@ -72,16 +72,23 @@ void decode(llama_context* context, const Batch& batch) {
     throw Error(fmt::format("llama.cpp failed to evaluate {} tokens: {}", batch.size(), take_llama_error()));
 }
 
-std::vector<std::uint8_t> save_sequence(llama_context* context, Branch branch) {
-  std::vector<std::uint8_t> bytes(llama_state_seq_get_size(context, branch));
-  if (llama_state_seq_get_data(context, bytes.data(), bytes.size(), branch) != bytes.size()) {
-    throw Error("llama.cpp failed to save the state of a document");
+std::vector<std::uint8_t> save_sequence(llama_context* context, Branch branch, llama_state_seq_flags what = 0) {
+  std::vector<std::uint8_t> bytes(llama_state_seq_get_size_ext(context, branch, what));
+  if (llama_state_seq_get_data_ext(context, bytes.data(), bytes.size(), branch, what) != bytes.size()) {
+    throw Error("llama.cpp failed to save the state of a branch");
   }
   return bytes;
 }
 
-bool load_sequence(llama_context* context, Branch branch, std::span<const std::uint8_t> bytes) {
-  return llama_state_seq_set_data(context, bytes.data(), bytes.size(), branch) == bytes.size();
+bool load_sequence(llama_context* context, Branch branch, std::span<const std::uint8_t> bytes,
+                   llama_state_seq_flags what = 0) {
+  return llama_state_seq_set_data_ext(context, bytes.data(), bytes.size(), branch, what) == bytes.size();
+}
+
+/// Gives `to` cells of its own in the layers that slide, with what `from` has there; `from` may be `to`.
+bool copy_window(llama_context* context, Branch from, Branch to) {
+  constexpr llama_state_seq_flags kWindow = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+  return load_sequence(context, to, save_sequence(context, from, kWindow), kWindow);
 }
 
 }  // namespace
@@ -109,6 +116,9 @@ struct LlamaDecoder::State {
     if (!made) throw Error(fmt::format("cannot make a context of {} cells: {}", with.n_ctx, take_llama_error()));
     return made;
   }
+
+  /// Whether some layers keep the cells of a window only.
+  bool slides() const { return !options.full_sliding_window && llama_model_n_swa(model.state_->model.get()) > 0; }
 
   void check_alive(Branch branch, const char* function) const {
     if (branch < 0 || branch >= options.max_branches || lengths[static_cast<std::size_t>(branch)] < 0) {
@@ -219,8 +229,21 @@ Branch LlamaDecoder::open() { return state_->take_branch("LlamaDecoder::open"); 
 Branch LlamaDecoder::fork(Branch branch) {
   state_->check_alive(branch, "LlamaDecoder::fork");
   const Branch copy = state_->take_branch("LlamaDecoder::fork");
-  llama_memory_seq_cp(llama_get_memory(state_->context.get()), branch, copy, -1, -1);
+  llama_context* context = state_->context.get();
+  bool copied = true;
+  if (state_->options.streams) {
+    // llama.cpp's own copy is made only by the next evaluation: a state loaded before that would be lost or spread.
+    copied = length(branch) == 0 || load_sequence(context, copy, save_sequence(context, branch));
+  } else {
+    llama_memory_seq_cp(llama_get_memory(context), branch, copy, -1, -1);
+    // llama.cpp frees no shared cell that slid out of the window, and would run out of them.
+    if (state_->slides()) copied = copy_window(context, branch, copy);
+  }
   state_->lengths[static_cast<std::size_t>(copy)] = state_->lengths[static_cast<std::size_t>(branch)];
+  if (!copied) {
+    close(copy);
+    throw Error(fmt::format("llama.cpp failed to copy branch {}: {}", branch, take_llama_error()));
+  }
   return copy;
 }
 
@@ -275,6 +298,10 @@ std::vector<Branch> LlamaDecoder::read(std::span<const std::vector<Token>> texts
           sequence = 0;
         }
         s.evaluate(in, sequence, text, advance);
+        // Cells of a window lie where evaluation left them; of a loaded state, at the start.
+        if (s.options.streams && s.slides() && !copy_window(in, sequence, sequence)) {
+          throw Error(fmt::format("llama.cpp failed to move a document's window: {}", take_llama_error()));
+        }
         if (store || !s.options.streams) {
           const std::vector<std::uint8_t> bytes = save_sequence(in, sequence);
           if (store) store->save(key, bytes);
@@ -317,6 +344,9 @@ void LlamaDecoder::extend(std::span<const Extension> extensions) {
 
   const auto evaluate = [&](bool last) {
     decode(s.context.get(), s.batch);
+    for (int i = 0; i < s.batch.size(); ++i) {  // only now: a batch that fails has added nothing
+      s.lengths[static_cast<std::size_t>(s.batch.get().seq_id[i][0])] = s.batch.get().pos[i] + 1;
+    }
     for (const auto& [index, branch] : wanted) {
       const float* scores = llama_get_logits_ith(s.context.get(), index);
       if (!scores) throw Error("llama.cpp left no row where one was asked for");
@@ -333,12 +363,12 @@ void LlamaDecoder::extend(std::span<const Extension> extensions) {
   };
 
   for (const Extension& e : extensions) {
-    int& length = s.lengths[static_cast<std::size_t>(e.branch)];
+    int position = s.lengths[static_cast<std::size_t>(e.branch)];
     for (std::size_t i = 0; i < e.tokens.size(); ++i) {
       const bool row = e.rows == Rows::all || (e.rows == Rows::last && i + 1 == e.tokens.size());
       if (s.batch.full() || (row && wanted.size() == s.params.n_outputs_max)) evaluate(false);
       if (row) wanted.emplace_back(s.batch.size(), e.branch);
-      s.batch.add(e.tokens[i], length++, e.branch, row);
+      s.batch.add(e.tokens[i], position++, e.branch, row);
     }
   }
   if (s.batch.size() > 0) evaluate(true);

@@ -6,6 +6,7 @@
 #include <array>
 #include <fstream>
 #include <mutex>
+#include <stdexcept>
 #include <utility>
 
 #include "gguf_check.h"
@@ -146,11 +147,16 @@ Vocabulary::Tokenizer tokenizer_of(const llama_vocab* vocab) {
     if (text.empty()) return std::vector<Token>{};
     const int length = static_cast<int>(text.size());
     std::vector<Token> tokens(text.size() / 3 + 16);
-    int count =
-        llama_tokenize(vocab, text.data(), length, tokens.data(), static_cast<int>(tokens.size()), false, special);
-    if (count < 0) {
-      tokens.resize(static_cast<std::size_t>(-count));
-      count = llama_tokenize(vocab, text.data(), length, tokens.data(), -count, false, special);
+    int count = 0;
+    try {
+      count =
+          llama_tokenize(vocab, text.data(), length, tokens.data(), static_cast<int>(tokens.size()), false, special);
+      if (count < 0) {
+        tokens.resize(static_cast<std::size_t>(-count));
+        count = llama_tokenize(vocab, text.data(), length, tokens.data(), -count, false, special);
+      }
+    } catch (const std::out_of_range&) {
+      throw Error("the model's vocabulary has no token for a byte of the text");
     }
     tokens.resize(static_cast<std::size_t>(count));
     return tokens;

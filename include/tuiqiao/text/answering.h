@@ -3,6 +3,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tuiqiao/progress.h"
@@ -15,12 +16,29 @@
 
 namespace tuiqiao {
 
-/// When to say that no document answers: before the first token, if the documents hardly change what the model would
-/// say without them (divergence) or the deciding document leaves it undecided (entropy).
+/// When to say that no document answers: where the first token is decided that is no white space, if the documents
+/// hardly change what the model would say without them (divergence) or the deciding document leaves it undecided
+/// (entropy).
 struct AbstainRule {
   double min_divergence_bits = 0;  ///< of the deciding row to the row without context, in [0, 1]; 0 turns it off
   double max_entropy_nats = 0;     ///< of the deciding row; 0 turns it off
 };
+
+/// Where the contexts' keys and values lie.
+enum class KvLayout {
+  /// streams where there are documents, unless they would take over kMostStreamCells times the memory of unified:
+  /// documents of very different lengths do.
+  automatic,
+  /// One buffer for all: least memory, and states kept in a StateStore serve whatever the other documents are. Each
+  /// token passes over the cells of all contexts.
+  unified,
+  /// A buffer for each context, as long as the longest needs (LlamaDecoderOptions::streams). States kept in a
+  /// StateStore serve only as many contexts and questions (one, or several) as they were saved with.
+  streams,
+};
+/// "auto", "unified" or "streams", as on the command line. Throws: std::invalid_argument on another name.
+KvLayout kv_layout_from_name(std::string_view name);
+inline constexpr int kMostStreamCells = 8;
 
 struct AnsweringOptions {
   PromptTemplate prompt;
@@ -33,8 +51,7 @@ struct AnsweringOptions {
   int overlap = 0;
   /// Puts "Part 1", "Part 2", ... before the contexts, for documents whose order matters.
   bool numbered = false;
-  /// A buffer for each context instead of one for all (LlamaDecoderOptions::streams).
-  bool streams = false;
+  KvLayout kv = KvLayout::automatic;
   bool flash_attention = false;
   int threads = 0;
 };
@@ -55,6 +72,7 @@ struct Context {
 };
 
 /// Cuts documents into contexts that fit the window with the longest question and answer.
+/// `note` hears of documents that were split, once all is known to fit.
 /// Throws: tuiqiao::Error when the window is too small for them, or there are more than kMaxContexts.
 std::vector<Context> make_contexts(const Vocabulary& vocabulary, const std::vector<Document>& documents,
                                    const std::vector<Question>& questions, const AnsweringOptions& options, int window,

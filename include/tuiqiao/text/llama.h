@@ -64,7 +64,7 @@ struct LlamaDecoderOptions {
   /// Tokens kept in all; what forks share counts once. 0 for window * max_branches. Not used with `streams`.
   std::int64_t cells = 0;
   /// A buffer of its own for each branch, instead of one for all: each token then attends over its own branch only,
-  /// which is faster with many long branches. Costs window tokens of memory a branch, and a whole copy a fork.
+  /// which is faster with many branches. Costs window tokens of memory a branch, and a copy of its cells a fork.
   bool streams = false;
   /// Keeps the whole window in sliding-window layers too. Not needed here, since nothing is rolled back.
   bool full_sliding_window = false;

@@ -1,0 +1,32 @@
+#include "parallel.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <vector>
+
+namespace tuiqiao {
+namespace {
+
+TEST(ParallelFor, CallsEachIndexOnce) {
+  for (const int n : {0, 1, 2, 7, 1000}) {
+    std::vector<int> calls(static_cast<std::size_t>(n), 0);
+    parallel_for(n, [&](std::int64_t i) { ++calls[static_cast<std::size_t>(i)]; });
+    EXPECT_EQ(calls, std::vector<int>(static_cast<std::size_t>(n), 1));
+  }
+}
+
+TEST(ParallelFor, ThrowsWhatABodyThrewAfterAllOthersRan) {
+  std::atomic<int> ran = 0;
+  EXPECT_THROW(parallel_for(100,
+                            [&](std::int64_t i) {
+                              ++ran;
+                              if (i == 3) throw std::runtime_error("three");
+                            }),
+               std::runtime_error);
+  EXPECT_EQ(ran, 100);
+}
+
+}  // namespace
+}  // namespace tuiqiao
