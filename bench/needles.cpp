@@ -22,6 +22,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "needle_data.h"
 #include "tuiqiao/text/generate.h"
@@ -232,26 +233,70 @@ class Clock {
   double told_ = 0;
 };
 
-/// What abstention goes by: for each number of documents the divergence of the row that min_entropy chooses to the row
-/// without context, and its entropy.
-json first_signals(LlamaDecoder& decoder, Branch empty, std::span<const Branch> contexts) {
-  json signals = json::array();
+/// The row that min_entropy chooses among the first n contexts: its divergence to the row without context, its entropy,
+/// and the token that comes next. `branches`: the one without context first.
+struct Signal {
+  double divergence_bits = 0, entropy_nats = 0;
+  Token token = 0;
+};
+
+Signal signal_of(const LlamaDecoder& decoder, std::span<const Branch> branches, int n) {
   std::vector<Row> rows;
+  for (const Branch branch : branches.subspan(1, static_cast<std::size_t>(n))) rows.push_back(decoder.row(branch));
   std::vector<float> out(static_cast<std::size_t>(decoder.vocabulary().size()));
-  for (const int n : kCounts) {
-    rows.clear();
-    for (const Branch branch : contexts.first(static_cast<std::size_t>(n))) rows.push_back(decoder.row(branch));
-    const PoolingResult result = Pooler({}).pool(rows, decoder.row(empty), -1, out);
-    const auto k = static_cast<std::size_t>(result.context);
-    signals.push_back({jensen_shannon_bits(rows[k], decoder.row(empty)), result.entropies_nats[k]});
-  }
-  return signals;
+  const PoolingResult result = Pooler({}).pool(rows, decoder.row(branches[0]), -1, out);
+  const auto k = static_cast<std::size_t>(result.context);
+  return {jensen_shannon_bits(rows[k], decoder.row(branches[0])), result.entropies_nats[k], choose({out, 0}, 0, 0)};
 }
 
-/// For both prompts: right answers by method and number of documents (unless only the signals are wanted), and the
-/// signals for abstention with the fact and without.
-json pooled_stage(const LlamaModel& model, const Set& set, std::size_t first, std::size_t count, bool answers,
-                  int threads) {
+/// What abstention goes by, for each list of branches and each number of documents: the signals where the first token
+/// is decided that is no white space. The branches have read the question; they are left without rows.
+json first_signals(LlamaDecoder& decoder, const std::vector<std::vector<Branch>>& lists) {
+  const auto is_blank = [&](Token token) {
+    return !decoder.vocabulary().ends(token) &&
+           decoder.vocabulary().bytes(token).find_first_not_of(" \t\r\n") == std::string_view::npos;
+  };
+  std::vector<std::vector<Signal>> signals(lists.size());
+  std::set<Token> blanks;
+  for (std::size_t l = 0; l < lists.size(); ++l) {
+    for (const int n : kCounts) {
+      signals[l].push_back(signal_of(decoder, lists[l], n));
+      if (is_blank(signals[l].back().token)) blanks.insert(signals[l].back().token);
+    }
+  }
+  const std::set<Branch> all = [&] {
+    std::set<Branch> branches;
+    for (const auto& list : lists) branches.insert(list.begin(), list.end());
+    return branches;
+  }();
+  for (const Token blank : blanks) {
+    std::map<Branch, Branch> copies;
+    for (const Branch branch : all) copies[branch] = decoder.fork(branch);
+    std::vector<Branch> later;
+    for (const auto& [branch, copy] : copies) later.push_back(copy);
+    extended(decoder, later, std::span(&blank, 1));
+    for (std::size_t l = 0; l < lists.size(); ++l) {
+      std::vector<Branch> list;
+      for (const Branch branch : lists[l]) list.push_back(copies[branch]);
+      for (std::size_t at = 0; at < kCounts.size(); ++at) {
+        if (signals[l][at].token == blank) signals[l][at] = signal_of(decoder, list, kCounts[at]);
+      }
+    }
+    for (const Branch branch : later) decoder.close(branch);
+  }
+  json result = json::array();
+  for (const auto& list : signals) {
+    json entry = json::array();
+    for (const Signal& signal : list) entry.push_back({signal.divergence_bits, signal.entropy_nats});
+    result.push_back(entry);
+  }
+  return result;
+}
+
+/// Right answers by method and number of documents; or, where no answers are wanted, the signals for abstention with
+/// the fact and without.
+json pooled_stage(const LlamaModel& model, const Set& set, bool primed, std::size_t first, std::size_t count,
+                  bool answers, int threads) {
   const Vocabulary& vocabulary = model.vocabulary();
   const PromptTemplate plain = plain_template("plain");
   std::vector<std::vector<Token>> texts{empty_prompt(plain, vocabulary)};
@@ -269,45 +314,44 @@ json pooled_stage(const LlamaModel& model, const Set& set, std::size_t first, st
   LlamaDecoder decoder(model, options);
   const std::vector<Branch> fixed = decoder.read(texts);
 
-  json stage;
-  for (const char* prompt : {"plain", "primed"}) {
-    stage[prompt] = {
-        {"right", json::object()}, {"present", json::array()}, {"absent", json::array()}, {"samples", json::array()}};
-    for (const Method& method : methods()) stage[prompt]["right"][method.name] = std::vector<int>(kCounts.size(), 0);
-  }
+  json stage = {{"right", json::object()},
+                {"min_entropy", json::array()},
+                {"samples", json::array()},
+                {"present", json::array()},
+                {"absent", json::array()}};
+  for (const Method& method : methods()) stage["right"][method.name] = std::vector<int>(kCounts.size(), 0);
   Clock clock;
   for (std::size_t i = first; i < first + count; ++i) {
     const Fact& fact = set.facts[i];
-    // Without context, the document with the fact, the others: one question, then one more piece for the primed prompt.
-    std::vector<Branch> branches{
-        decoder.fork(fixed[0]),
-        decoder.read(std::vector<std::vector<Token>>{document_prompt(plain, vocabulary, set.needles[i])}).front()};
+    // Without context, the document with the fact, the others.
+    const std::vector<std::vector<Token>> needle{document_prompt(plain, vocabulary, set.needles[i])};
+    std::vector<Branch> branches{decoder.fork(fixed[0]), decoder.read(needle).front()};
     for (std::size_t k = 1; k < fixed.size(); ++k) branches.push_back(decoder.fork(fixed[k]));
-    std::vector<Token> asked;
-    for (const bool primed : {false, true}) {
-      const std::vector<Token> whole = question_of(vocabulary, fact, primed);
-      extended(decoder, branches, std::span(whole).subspan(asked.size()));
-      asked = whole;
-      json& to = stage[primed ? "primed" : "plain"];
-      to["present"].push_back(first_signals(decoder, branches[0], std::span(branches).subspan(1)));
-      to["absent"].push_back(first_signals(decoder, branches[0], std::span(branches).subspan(2)));
-      if (!answers) continue;
+    extended(decoder, branches, question_of(vocabulary, fact, primed));
+    if (answers) {
       std::vector<Way> ways = all_ways();
       Tree(decoder).answer(ways, branches, [&](const std::string& text) { return is_settled(text, fact, primed); });
-      json rights = json::array();
+      json rights = json::array();  // of min_entropy, by number of documents
       for (const Way& way : ways) {
         const auto at = static_cast<std::size_t>(std::find(kCounts.begin(), kCounts.end(), way.n) - kCounts.begin());
         const bool right = is_right(way.text, fact, primed);
-        json& sum = to["right"][methods()[way.method].name][at];
+        json& sum = stage["right"][methods()[way.method].name][at];
         sum = sum.get<int>() + (right ? 1 : 0);
         if (way.method != 0) continue;
         rights.push_back(right);
-        if (i < first + 3) to["samples"].push_back({way.n, fact.question, fact.value, way.text});
+        if (i < first + 3) stage["samples"].push_back({way.n, fact.question, fact.value, way.text});
       }
-      to["present"].back().push_back(rights);
+      stage["min_entropy"].push_back(rights);
+    } else {
+      std::vector<Branch> absent = branches;
+      absent.erase(absent.begin() + 1);
+      const json signals = first_signals(decoder, {branches, absent});
+      stage["present"].push_back(signals[0]);
+      stage["absent"].push_back(signals[1]);
     }
     for (const Branch branch : branches) decoder.close(branch);
-    clock.tell(fmt::format("{}{}", set.name, answers ? "" : ", calibration"), i - first + 1, count);
+    clock.tell(fmt::format("{}, {}{}", set.name, primed ? "primed" : "plain", answers ? "" : ", signals"),
+               i - first + 1, count);
   }
   stage["seconds"] = clock.seconds();
   return stage;
@@ -448,12 +492,12 @@ double best_threshold(const json& prompt) {
   return best;
 }
 
-/// Answers given at a threshold for the `at`-th number of documents; only right ones, if asked.
-int count_given(const json& questions, std::size_t at, double threshold, bool right) {
+/// Answers given at a threshold for the `at`-th number of documents; of those only the right ones, where `rights` says.
+int count_given(const json& questions, std::size_t at, double threshold, const json* rights = nullptr) {
   int count = 0;
-  for (const json& question : questions) {
-    if (question[at][0].get<double>() < threshold) continue;
-    count += !right || question.back()[at].get<bool>() ? 1 : 0;
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    if (questions[i][at][0].get<double>() < threshold) continue;
+    count += !rights || (*rights)[i][at].get<bool>() ? 1 : 0;
   }
   return count;
 }
@@ -473,8 +517,9 @@ void print_row(const std::string& name, int questions, const std::function<int(s
 void print_tables(const json& stages, int questions) {
   for (const char* set : {"unique", "lookalike"}) {
     for (const char* prompt : {"primed", "plain"}) {
-      if (!stages.contains(set)) continue;
-      const json& stage = stages[set][prompt];
+      const std::string key = fmt::format("{} {}", set, prompt);
+      if (!stages.contains(key)) continue;
+      const json& stage = stages[key];
       print_header(fmt::format("{}, {}: share of right answers, 95% Wilson intervals", set, prompt));
       for (const Method& method : methods()) {
         print_row(method.name, questions, [&](std::size_t at) { return stage["right"][method.name][at].get<int>(); });
@@ -484,16 +529,17 @@ void print_tables(const json& stages, int questions) {
         print_row("concatenated", questions,
                   [&](std::size_t at) { return stages[concatenated][prompt][at].get<int>(); });
       }
-      if (!stages.contains("calibration")) continue;
-      const double threshold = best_threshold(stages["calibration"]["primed"]);
+      if (!stages.contains("calibration signals") || !stages.contains(key + " signals")) continue;
+      const json& signals = stages[key + " signals"];
+      const double threshold = best_threshold(stages["calibration signals"]);
       fmt::print("min_entropy with --abstain below {:.2f} bits (found on other questions: unique, primed)\n",
                  threshold);
       print_row("absent: wrong, no rule", questions,
-                [&](std::size_t at) { return count_given(stage["absent"], at, 0, false); });
+                [&](std::size_t at) { return count_given(signals["absent"], at, 0); });
       print_row("absent: wrong", questions,
-                [&](std::size_t at) { return count_given(stage["absent"], at, threshold, false); });
+                [&](std::size_t at) { return count_given(signals["absent"], at, threshold); });
       print_row("present: right", questions,
-                [&](std::size_t at) { return count_given(stage["present"], at, threshold, true); });
+                [&](std::size_t at) { return count_given(signals["present"], at, threshold, &stage["min_entropy"]); });
     }
   }
 }
@@ -532,11 +578,17 @@ int run(const Settings& settings) {
     results["stages"][name] = make();
     save(settings.out, results);
   };
-  if (calibration > 0)
-    stage("calibration", [&] { return pooled_stage(model, sets[0], questions, calibration, false, settings.threads); });
-  for (const Set& set : sets) {
-    stage(set.name, [&] { return pooled_stage(model, set, 0, questions, true, settings.threads); });
-    stage(set.name + " concatenated", [&] { return concatenated_stage(model, set, questions, settings.threads); });
+  if (calibration > 0) {
+    stage("calibration signals",
+          [&] { return pooled_stage(model, sets[0], true, questions, calibration, false, settings.threads); });
+  }
+  for (const bool primed : {true, false}) {
+    for (const Set& set : sets) {
+      const std::string name = fmt::format("{} {}", set.name, primed ? "primed" : "plain");
+      stage(name, [&] { return pooled_stage(model, set, primed, 0, questions, true, settings.threads); });
+      stage(name + " signals", [&] { return pooled_stage(model, set, primed, 0, questions, false, settings.threads); });
+      stage(set.name + " concatenated", [&] { return concatenated_stage(model, set, questions, settings.threads); });
+    }
   }
   fmt::print("{}\n{} questions a cell, documents of at least {} tokens of {}, greedy, template plain, prompts {}\n",
              model.description(), questions, kMinPassageTokens,
