@@ -369,8 +369,8 @@ std::string generate_answer(LlamaDecoder& decoder, Branch branch, const Fact& fa
 /// All documents in one prompt, then one question.
 class Concatenation {
  public:
-  Concatenation(const LlamaModel& model, std::size_t longest_prompt, std::size_t cells, int threads)
-      : vocabulary_(model.vocabulary()), decoder_(model, options_for(model, longest_prompt, cells, threads)) {}
+  Concatenation(const LlamaModel& model, std::size_t longest_prompt, int threads)
+      : vocabulary_(model.vocabulary()), decoder_(model, options_for(model, longest_prompt, threads)) {}
 
   /// A branch that holds nothing but what a text begins with.
   Branch start() {
@@ -396,13 +396,12 @@ class Concatenation {
   }
 
  private:
-  static LlamaDecoderOptions options_for(const LlamaModel& model, std::size_t longest_prompt, std::size_t cells,
-                                         int threads) {
+  static LlamaDecoderOptions options_for(const LlamaModel& model, std::size_t longest_prompt, int threads) {
     LlamaDecoderOptions options;
     options.max_branches = kMostContexts + 4;
     options.threads = threads;
     options.window = std::min(model.trained_window(), static_cast<int>(longest_prompt));
-    options.cells = static_cast<std::int64_t>(cells);
+    options.streams = true;  // else every token would pass over the cells of all prefixes
     return options;
   }
 
@@ -427,7 +426,7 @@ json concatenated_stage(const LlamaModel& model, const Set& set, std::size_t cou
       right = right.get<int>() + (prompt.answers(documents, set.facts[question], primed) ? 1 : 0);
     }
   };
-  Concatenation prompt(model, longest_prompt, 2 * longest_prompt, threads);
+  Concatenation prompt(model, longest_prompt, threads);
   if (set.name == "lookalike") {
     for (std::size_t at = 0; at < kCounts.size(); ++at) {
       const auto n = static_cast<std::size_t>(kCounts[at]);
