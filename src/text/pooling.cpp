@@ -67,10 +67,9 @@ struct Nucleus {
 /// Scores that may lie in the nucleus: all of at least the returned cut.
 float gather_candidates(const Row& row, double top_p, std::vector<float>& kept, std::vector<float>& masses) {
   // Tokens less probable than (1 - top_p) / V cannot lie in it: all of them together have less than 1 - top_p. Most
-  // rows need far fewer, so a higher cut is tried first; it holds the nucleus if it holds the mass.
+  // rows need far fewer, so higher cuts are tried first; one holds the nucleus if it holds the mass.
   const double safe = std::log((1 - top_p) / static_cast<double>(row.scores.size()));
-  constexpr double kHigher = 5;  // nats
-  for (const double log_cut : {safe + kHigher, safe}) {
+  for (const double log_cut : {safe + 5, safe + 4, safe + 3, safe + 2, safe + 1, safe}) {
     const auto cut = std::max(kKeepAll, static_cast<float>(log_cut + row.log_total));
     kept.resize(row.scores.size() + kGatherSlack);
     kept.resize(gather_kept(row.scores, cut, kept.data()));
