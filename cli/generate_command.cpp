@@ -26,7 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Found on questions that are not reported on: docs/nbce.md.
-constexpr double kAbstainDivergenceBits = 0.3;
+constexpr double kAbstainDivergenceBits = 0.29;
 
 constexpr const char* kExamples = R"(Examples:
   tuiqiao generate --context notes/ "When was the bridge opened?"
@@ -240,7 +240,9 @@ class Writer {
 
   void end_text(const Answer& answer) {
     if (terminal_) print(valid_utf8(pending_));
-    print(fmt::format("{}\n{}", answer.abstained ? "no document answers" : "", several_ ? "\n" : ""));
+    const bool breaks = answer.abstained && !answer.prefix.empty();  // the prefix stands on the line already
+    print(fmt::format("{}{}\n{}", breaks ? "\n" : "", answer.abstained ? "no document answers" : "",
+                      several_ ? "\n" : ""));
     open_ = false;
     const bool colour = is_terminal_stderr() && wants_colour();
     if (!answer.contexts.empty() && !answer.abstained) tell(legend(answer, colour));

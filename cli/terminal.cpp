@@ -22,12 +22,6 @@ namespace tuiqiao::cli {
 
 namespace {
 
-/// Characters that move a terminal's cursor, colour it or turn the direction of its text. As in src/text/answer.cpp.
-bool steers_terminal(char32_t code) {
-  return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x061C || (code >= 0x200E && code <= 0x200F) ||
-         (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
-}
-
 std::string message_of(int error) { return std::generic_category().message(error); }
 
 }  // namespace
@@ -137,19 +131,6 @@ bool wants_colour() {
   const char* no_colour = std::getenv("NO_COLOR");
   const char* terminal = std::getenv("TERM");
   return (!no_colour || !*no_colour) && !(terminal && std::string_view(terminal) == "dumb");
-}
-
-std::string spelled_out(std::string_view text, bool keep_lines) {
-  std::string safe;
-  for_each_character(text, [&](char32_t code, std::string_view bytes) {
-    if (!steers_terminal(code) || (keep_lines && (code == '\n' || code == '\t'))) {
-      safe += bytes;
-    } else {
-      safe += code < 0x80 ? fmt::format("\\x{:02X}", static_cast<unsigned>(code))
-                          : fmt::format("\\u{:04X}", static_cast<unsigned>(code));
-    }
-  });
-  return safe;
 }
 
 std::string terminal_json(std::string_view json) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "text/utf8.h"
 #include "tuiqiao/progress.h"
 
 namespace tuiqiao::cli {
@@ -58,9 +59,7 @@ bool is_terminal_stderr();
 /// Whether a terminal wants colours: not if NO_COLOR is set or TERM is "dumb".
 bool wants_colour();
 
-/// Text from outside as a terminal may show it: valid UTF-8, steering characters spelled out ("\x1B").
-std::string spelled_out(std::string_view text, bool keep_lines);
-/// The same on one line, for messages.
+/// Text from outside on one line, for messages, as a terminal may show it.
 inline std::string one_line(std::string_view text) { return spelled_out(text, false); }
 /// With newlines and tabs left as they are.
 inline std::string terminal_text(std::string_view text) { return spelled_out(text, true); }

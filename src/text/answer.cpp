@@ -24,31 +24,12 @@ std::string text_of(const std::vector<AnswerToken>& tokens) {
   return valid_utf8(bytes);
 }
 
-/// Characters that move a terminal's cursor, colour it or turn the direction of its text.
-bool steers_terminal(char32_t code) {
-  return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x061C || (code >= 0x200E && code <= 0x200F) ||
-         (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
-}
-
-/// Text from outside as a terminal may show it: valid UTF-8, on one line, steering characters spelled out.
-std::string printable(std::string_view text) {
-  std::string safe;
-  for_each_character(text, [&](char32_t code, std::string_view bytes) {
-    if (steers_terminal(code)) {
-      safe += code < 0x80 ? fmt::format("\\x{:02X}", static_cast<unsigned>(code))
-                          : fmt::format("\\u{:04X}", static_cast<unsigned>(code));
-    } else {
-      safe += bytes;
-    }
-  });
-  return safe;
-}
-
 std::string printable_name(const AnswerContext& context) {
   constexpr std::size_t kMost = 80;  // characters of an id or a title
-  std::string name = printable(shortened(context.id, kMost));
+  std::string name = spelled_out(shortened(context.id, kMost), false);
   if (context.part > 0) name += fmt::format(", part {}", context.part);
-  if (!context.title.empty() && context.title != context.id) name += ": " + printable(shortened(context.title, kMost));
+  if (!context.title.empty() && context.title != context.id)
+    name += ": " + spelled_out(shortened(context.title, kMost), false);
   return name;
 }
 

@@ -338,6 +338,10 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
     longest = std::max(longest, asked.back().size());
   }
   const PoolingOptions pooling = contexts.empty() ? options.pooling : settled_pooling(options.pooling, contexts);
+  if (!pooling.scores.empty() && pooling.pooling != Pooling::max && pooling.pooling != Pooling::mixture) {
+    notes.push_back(
+        fmt::format("the documents' scores are not used by {}, only by max and mixture", name(pooling.pooling)));
+  }
   for (const std::string& line : notes) {
     if (events.note) events.note(line);
   }

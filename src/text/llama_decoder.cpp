@@ -147,6 +147,20 @@ struct LlamaDecoder::State {
     }
   }
 
+  void copy_cells(Branch from, Branch to) {
+    bool copied = true;
+    if (options.streams) {
+      // llama.cpp's own copy is made only by the next evaluation: a state loaded before that would be lost or spread.
+      const bool empty = lengths[static_cast<std::size_t>(from)] == 0;
+      copied = empty || load_sequence(context.get(), to, save_sequence(context.get(), from));
+    } else {
+      llama_memory_seq_cp(llama_get_memory(context.get()), from, to, -1, -1);
+      // llama.cpp frees no shared cell that slid out of the window, and would run out of them.
+      if (slides()) copied = copy_window(context.get(), from, to);
+    }
+    if (!copied) throw Error(fmt::format("llama.cpp failed to copy branch {}: {}", from, take_llama_error()));
+  }
+
   /// Appends to one sequence in chunks counted from the first of `tokens`, without rows.
   void evaluate(llama_context* in, Branch sequence, std::span<const Token> tokens,
                 const std::function<void(int)>& after_chunk) {
@@ -229,20 +243,12 @@ Branch LlamaDecoder::open() { return state_->take_branch("LlamaDecoder::open"); 
 Branch LlamaDecoder::fork(Branch branch) {
   state_->check_alive(branch, "LlamaDecoder::fork");
   const Branch copy = state_->take_branch("LlamaDecoder::fork");
-  llama_context* context = state_->context.get();
-  bool copied = true;
-  if (state_->options.streams) {
-    // llama.cpp's own copy is made only by the next evaluation: a state loaded before that would be lost or spread.
-    copied = length(branch) == 0 || load_sequence(context, copy, save_sequence(context, branch));
-  } else {
-    llama_memory_seq_cp(llama_get_memory(context), branch, copy, -1, -1);
-    // llama.cpp frees no shared cell that slid out of the window, and would run out of them.
-    if (state_->slides()) copied = copy_window(context, branch, copy);
-  }
   state_->lengths[static_cast<std::size_t>(copy)] = state_->lengths[static_cast<std::size_t>(branch)];
-  if (!copied) {
+  try {
+    state_->copy_cells(branch, copy);
+  } catch (...) {
     close(copy);
-    throw Error(fmt::format("llama.cpp failed to copy branch {}: {}", branch, take_llama_error()));
+    throw;
   }
   return copy;
 }
@@ -384,7 +390,9 @@ void LlamaDecoder::extend(std::span<const Extension> extensions) {
     row.log_total = log_sum_exp(row.scores);
   });
   for (const Row* row : found) {
-    if (!std::isfinite(row->log_total)) throw Error("the model's output is not finite");
+    if (std::isfinite(row->log_total)) continue;
+    for (auto& rows : s.rows) rows.clear();
+    throw Error("the model's output is not finite");
   }
 }
 

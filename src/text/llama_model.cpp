@@ -53,7 +53,8 @@ std::vector<fs::path> parts_of(const fs::path& file) {
   for (int i = 1; i <= std::stoi(count); ++i) {
     parts.emplace_back(fmt::format("{}{:05}-of-{}.gguf", path.substr(0, at - 5), i, count));
   }
-  return parts;
+  // A count of 0 names no part: the file itself is checked then.
+  return parts.empty() ? std::vector<fs::path>{file} : parts;
 }
 
 /// Size, time, the first bytes (the header of most models) and samples of the rest of every part. A changed file has

@@ -40,7 +40,12 @@ Branch NbceDecoder::fork(Branch branch) {
   }
   Group copy;
   copy.previous = original.previous;
-  for (const Branch member : original.members) copy.members.push_back(inner_.fork(member));
+  try {
+    for (const Branch member : original.members) copy.members.push_back(inner_.fork(member));
+  } catch (...) {
+    for (const Branch member : copy.members) inner_.close(member);
+    throw;
+  }
 
   auto place = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.members.empty(); });
   if (place == groups_.end()) place = groups_.insert(groups_.end(), Group{});
@@ -60,12 +65,12 @@ void NbceDecoder::extend(std::span<const Extension> extensions) {
     for (const Branch member : group(e.branch, "NbceDecoder::extend").members)
       inner.push_back({member, e.tokens, e.rows});
   }
-  inner_.extend(inner);
-
   for (Group& g : groups_) {
     g.rows.clear();
     g.steps.clear();
   }
+  inner_.extend(inner);
+
   std::vector<Row> contexts(contexts_);
   for (const Extension& e : extensions) {
     if (e.rows == Rows::none) continue;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -70,5 +72,26 @@ inline std::string shortened(std::string_view text, std::size_t most) {
 /// Moves a character that may be completed later out of the way: appends `bytes` to `pending`, takes off and returns
 /// the characters that are complete now (valid UTF-8) and leaves the rest in `pending`.
 std::string completed_characters(std::string& pending, std::string_view bytes);
+
+/// Characters that move a terminal's cursor, colour it or turn the direction of its text.
+inline bool steers_terminal(char32_t code) {
+  return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x061C || (code >= 0x200E && code <= 0x200F) ||
+         (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+}
+
+/// Text from outside as a terminal may show it: valid UTF-8, steering characters spelled out ("\x1B"), but newlines and
+/// tabs where they are to be kept.
+inline std::string spelled_out(std::string_view text, bool keep_lines) {
+  std::string safe;
+  for_each_character(text, [&](char32_t code, std::string_view bytes) {
+    if (!steers_terminal(code) || (keep_lines && (code == '\n' || code == '\t'))) {
+      safe += bytes;
+    } else {
+      safe += code < 0x80 ? fmt::format("\\x{:02X}", static_cast<unsigned>(code))
+                          : fmt::format("\\u{:04X}", static_cast<unsigned>(code));
+    }
+  });
+  return safe;
+}
 
 }  // namespace tuiqiao
