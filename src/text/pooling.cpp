@@ -58,6 +58,28 @@ float lowest_within(std::vector<float>& values, std::vector<float>& masses, doub
   return *first;
 }
 
+/// The same by a histogram of mass over the scores first, so that only the bin in which the mass is reached is selected
+/// from. `masses` are those of `values`, all of at least `cut`.
+float lowest_within_bins(const std::vector<float>& values, const std::vector<float>& masses, float cut,
+                         double log_total, double mass) {
+  constexpr std::size_t kBins = 1024;
+  const float top = *std::max_element(values.begin(), values.end());
+  const float scale = top > cut ? static_cast<float>(kBins - 1) / (top - cut) : 0;
+  const auto bin_of = [&](float value) { return std::min(kBins - 1, static_cast<std::size_t>((top - value) * scale)); };
+  std::array<double, kBins> bins{};
+  for (std::size_t i = 0; i < values.size(); ++i) bins[bin_of(values[i])] += static_cast<double>(masses[i]);
+  std::size_t last = 0;
+  for (; last + 1 < kBins && bins[last] < mass; ++last) mass -= bins[last];
+  thread_local std::vector<float> within, scratch;
+  within.clear();
+  for (const float value : values) {
+    if (bin_of(value) == last) within.push_back(value);
+  }
+  // Rounding may leave the last bin empty: then all is kept.
+  return within.empty() ? *std::min_element(values.begin(), values.end())
+                        : lowest_within(within, scratch, log_total, mass);
+}
+
 /// What top-p leaves of a row: the score from which tokens are kept, and the entropy of what is kept.
 struct Nucleus {
   float cut = kKeepAll;
@@ -73,10 +95,9 @@ float gather_candidates(const Row& row, double top_p, std::vector<float>& kept, 
     const auto cut = std::max(kKeepAll, static_cast<float>(log_cut + row.log_total));
     kept.resize(row.scores.size() + kGatherSlack);
     kept.resize(gather_kept(row.scores, cut, kept.data()));
-    if (log_cut == safe) return cut;
     masses.resize(kept.size());
     exp_scores(kept, row.log_total, masses);
-    if (std::accumulate(masses.begin(), masses.end(), 0.0) >= top_p) return cut;
+    if (log_cut == safe || std::accumulate(masses.begin(), masses.end(), 0.0) >= top_p) return cut;
   }
   return kKeepAll;
 }
@@ -84,10 +105,10 @@ float gather_candidates(const Row& row, double top_p, std::vector<float>& kept, 
 Nucleus nucleus_of(const Row& row, double top_p) {
   if (top_p >= 1) return {kKeepAll, kept_entropy(row.scores, row.log_total, kKeepAll)};
   thread_local std::vector<float> kept, masses;
-  gather_candidates(row, top_p, kept, masses);
+  const float cut = gather_candidates(row, top_p, kept, masses);
   Nucleus nucleus;
   if (kept.empty()) return nucleus;  // only where rounding ate the whole row
-  nucleus.cut = lowest_within(kept, masses, row.log_total, top_p);
+  nucleus.cut = lowest_within_bins(kept, masses, cut, row.log_total, top_p);
   nucleus.entropy_nats = kept_entropy(kept, row.log_total, nucleus.cut);
   return nucleus;
 }
