@@ -134,6 +134,24 @@ TEST(Nucleus, HoldsItsMassOnFlatPeakedAndTiedRows) {
   }
 }
 
+TEST(Nucleus, StandsOnTheWholeRowWhereAnyRegularSampleMisleads) {
+  // Most of the mass lies in short runs of tokens, between which the row is flat.
+  constexpr std::size_t kTokens = 1 << 16;
+  std::mt19937 random(41);
+  for (const std::size_t period : {64UL, 1000UL, 1024UL, 4096UL}) {
+    for (const std::size_t phase : {0UL, 5UL, 20UL, 63UL}) {
+      std::vector<float> scores(kTokens);
+      for (std::size_t t = 0; t < kTokens; ++t)
+        scores[t] = (t % period == phase ? 9.F : 0.F) + 1e-4F * static_cast<float>(random() % 10000);
+      for (const double p : {0.3, 0.95, 0.999}) {
+        const auto [above, from] = masses_at(row_of(scores), nucleus_threshold(row_of(scores), p));
+        EXPECT_LT(above, p + kNucleusError) << period << " " << phase << " " << p;
+        EXPECT_GE(from, p - kNucleusError) << period << " " << phase << " " << p;
+      }
+    }
+  }
+}
+
 TEST(Nucleus, KeepsTheTokenThatCrossesAndAllItsEquals) {
   const std::vector<float> scores = logs({0.5, 0.3, 0.1, 0.1});
   EXPECT_NEAR(nucleus_threshold(row_of(scores), 0.49), std::log(0.5), 1e-6);
@@ -210,6 +228,42 @@ TEST(Pooling, DisjointNucleiArePooledOverTheirUnion) {
   EXPECT_NEAR(probability(pooled, 0), 0.5, 1e-6);
   EXPECT_NEAR(probability(pooled, 1), 0.5, 1e-6);
   EXPECT_EQ(pooled.row[2], kNever);
+}
+
+TEST(Pooling, UnionsOfScatteredNucleiEqualTheirDefinition) {
+  constexpr std::size_t kTokens = 10007;  // no multiple of a vector
+  std::mt19937 random(29);
+  std::vector<std::vector<float>> contexts(5, std::vector<float>(kTokens));
+  for (std::size_t k = 0; k < contexts.size(); ++k) {
+    for (std::size_t t = 0; t < kTokens; ++t)
+      contexts[k][t] = (t * 7919 % 5 == k ? 12.F : 0.F) + 1e-3F * static_cast<float>(random() % 5000);
+  }
+  PoolingOptions options = plain(Pooling::mean);
+  options.top_p = 0.9;
+  const Pooled pooled = pool(options, contexts, contexts[0]);
+  EXPECT_TRUE(pooled.result.fallback);
+
+  std::vector<double> means(kTokens), expected(kTokens, -std::numeric_limits<double>::infinity());
+  std::vector<bool> kept(kTokens);
+  for (const auto& scores : contexts) {
+    const Row row = row_of(scores);
+    const double threshold = nucleus_threshold(row, 0.9);
+    for (std::size_t t = 0; t < kTokens; ++t) {
+      kept[t] = kept[t] || row[static_cast<Token>(t)] >= threshold;
+      means[t] += row[static_cast<Token>(t)] / 5;
+    }
+  }
+  double sum = 0;
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    if (kept[t]) sum += std::exp(expected[t] = means[t]);
+  }
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    if (std::isinf(expected[t])) {
+      EXPECT_EQ(pooled.row[t], kNever) << t;
+    } else {
+      EXPECT_NEAR(pooled.row[t], expected[t] - std::log(sum), kPoolingError) << t;
+    }
+  }
 }
 
 TEST(Pooling, WhereNoTokenIsPossibleForAllTheRowOfLeastEntropyStands) {

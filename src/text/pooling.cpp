@@ -86,18 +86,45 @@ struct Nucleus {
   double entropy_nats = 0;
 };
 
+/// A log-probability below which a sample of the row has less than `mass`, at least `least`, in steps of half a nat.
+double guess_cut(const Row& row, double least, double mass) {
+  constexpr std::size_t kPieces = 64, kPiece = 16, kBins = 32;
+  if (row.scores.size() < 16 * kPieces * kPiece) return least;
+  const std::size_t stride = row.scores.size() / kPieces;
+  std::array<float, kPiece> masses;
+  std::array<double, kBins> bins{};
+  for (std::size_t piece = 0; piece < kPieces; ++piece) {
+    const std::span<const float> scores = row.scores.subspan(piece * stride, kPiece);
+    exp_scores(scores, row.log_total, masses);
+    for (std::size_t i = 0; i < kPiece; ++i) {
+      const double bin = 2 * (static_cast<double>(scores[i]) - row.log_total - least);
+      bins[bin > 0 ? std::min(kBins - 1, static_cast<std::size_t>(bin)) : 0] += static_cast<double>(masses[i]);
+    }
+  }
+  double below = 0, cut = least;
+  for (const double bin : bins) {
+    below += bin * static_cast<double>(stride) / kPiece;
+    if (below >= mass) break;
+    cut += 0.5;
+  }
+  return cut;
+}
+
 /// Scores that may lie in the nucleus: all of at least the returned cut.
 float gather_candidates(const Row& row, double top_p, std::vector<float>& kept, std::vector<float>& masses) {
   // Tokens less probable than (1 - top_p) / V cannot lie in it: all of them together have less than 1 - top_p. Most
-  // rows need far fewer, so higher cuts are tried first; one holds the nucleus if it holds the mass.
+  // rows need far fewer, so a higher cut is guessed first: it holds the nucleus if it holds the mass.
   const double safe = std::log((1 - top_p) / static_cast<double>(row.scores.size()));
-  for (const double log_cut : {safe + 5, safe + 4, safe + 3, safe + 2, safe + 1, safe}) {
+  kept.resize(row.scores.size() + kGatherSlack);
+  for (const double log_cut : {guess_cut(row, safe, 0.7 * (1 - top_p)), safe}) {
     const auto cut = std::max(kKeepAll, static_cast<float>(log_cut + row.log_total));
-    kept.resize(row.scores.size() + kGatherSlack);
-    kept.resize(gather_kept(row.scores, cut, kept.data()));
-    masses.resize(kept.size());
-    exp_scores(kept, row.log_total, masses);
-    if (log_cut == safe || std::accumulate(masses.begin(), masses.end(), 0.0) >= top_p) return cut;
+    const std::size_t count = gather_kept(row.scores, cut, kept.data());
+    masses.resize(count);
+    exp_scores({kept.data(), count}, row.log_total, masses);
+    if (log_cut == safe || std::accumulate(masses.begin(), masses.end(), 0.0) >= top_p) {
+      kept.resize(count);
+      return cut;
+    }
   }
   return kKeepAll;
 }
@@ -133,7 +160,7 @@ int heaviest(const std::vector<double>& weights, const std::vector<double>& entr
 /// The context that gave the most probable token of a pooled row its value.
 int giver_of_best(std::span<const Row> contexts, const std::vector<double>& added, const std::vector<Nucleus>& nuclei,
                   std::span<const float> out) {
-  const auto token = static_cast<std::size_t>(std::max_element(out.begin(), out.end()) - out.begin());
+  const auto token = static_cast<std::size_t>(std::find(out.begin(), out.end(), largest_of(out)) - out.begin());
   int giver = -1;
   double best = kImpossible;
   for (std::size_t k = 0; k < contexts.size(); ++k) {
@@ -145,33 +172,35 @@ int giver_of_best(std::span<const Row> contexts, const std::vector<double>& adde
   return giver;
 }
 
-enum class Kind { log_linear, max, mixture };
+enum class Kind {
+  log_linear,           // of tokens that all contexts keep
+  log_linear_of_union,  // of tokens that one of them keeps, with the values that all give them
+  max,
+  mixture
+};
 
 /// A pooling of rows, settled for one step: terms of weight 0 are left out (but for max, where it is an addend).
 struct Plan {
   Kind kind = Kind::log_linear;
   std::vector<PoolTerm> terms;
   PoolTerm empty;
-  std::vector<float> any_of;  ///< cuts of the terms; not empty: a token counts where one of them keeps it
 };
 
 constexpr std::size_t kBlock = 4096;  // tokens pooled together, so that sums stay in the first cache
 
-void drop_outside_union(const Plan& plan, std::size_t offset, std::span<double> pool) {
-  for (std::size_t i = 0; i < pool.size(); ++i) {
-    bool kept = false;
-    for (std::size_t k = 0; k < plan.terms.size(); ++k)
-      kept = kept || plan.terms[k].scores[offset + i] >= plan.any_of[k];
-    if (!kept) pool[i] = kImpossible;
-  }
-}
-
 void pool_block(const Plan& plan, double beta, double shift, std::size_t offset, std::span<float> out) {
   std::array<double, kBlock> buffer;
   const std::span<double> pool(buffer.data(), out.size());
-  std::fill(pool.begin(), pool.end(), plan.kind == Kind::max ? kImpossible : 0);
-  for (const PoolTerm& term : plan.terms) {
+  const bool all_count = plan.kind == Kind::log_linear || plan.kind == Kind::mixture;
+  std::fill(pool.begin(), pool.end(), all_count ? 0 : kImpossible);
+  if (plan.kind == Kind::log_linear_of_union) {
+    for (const PoolTerm& term : plan.terms) pool_open(term, offset, pool);
+  }
+  for (PoolTerm term : plan.terms) {
     switch (plan.kind) {
+      case Kind::log_linear_of_union:
+        term.cut = kKeepAll;
+        [[fallthrough]];
       case Kind::log_linear:
         pool_add_log(term, offset, pool);
         break;
@@ -184,7 +213,6 @@ void pool_block(const Plan& plan, double beta, double shift, std::size_t offset,
     }
   }
   if (plan.kind == Kind::mixture) pool_log(pool);
-  if (!plan.any_of.empty()) drop_outside_union(plan, offset, pool);
   contrast(pool, plan.empty, beta, shift, offset, out);
 }
 
@@ -327,7 +355,7 @@ PoolingResult Pooler::pool(std::span<const Row> contexts, const Row& empty, int 
   double total = pool();
   if (!std::isfinite(total)) {
     result.fallback = true;
-    for (PoolTerm& term : plan.terms) plan.any_of.push_back(std::exchange(term.cut, kKeepAll));
+    if (plan.kind == Kind::log_linear) plan.kind = Kind::log_linear_of_union;
     total = pool();
   }
   if (!std::isfinite(total)) {  // no token is possible in all of them: the row of least entropy stands alone
@@ -335,7 +363,6 @@ PoolingResult Pooler::pool(std::span<const Row> contexts, const Row& empty, int 
         std::min_element(result.entropies_nats.begin(), result.entropies_nats.end()) - result.entropies_nats.begin();
     const auto k = static_cast<std::size_t>(least);
     result.context = static_cast<int>(least);
-    plan.any_of.clear();
     plan.kind = Kind::log_linear;
     plan.terms = {{contexts[k].scores.data(), contexts[k].log_total, 1, nuclei[k].cut}};
     total = pool();

@@ -47,8 +47,7 @@ HWY_INLINE double wide_sum(D d, hn::Vec<D> v) {
   return sum;
 }
 
-/// Largest of n scores; NaN if one of them is.
-float max_of(const float* scores, std::size_t n) {
+float largest_of(const float* scores, std::size_t n) {
   const hn::ScalableTag<float> d;
   auto largest = hn::Set(d, -std::numeric_limits<float>::infinity());
   auto broken = hn::Zero(d);  // becomes NaN with the first NaN; of infinities only the sign bit is kept
@@ -97,7 +96,7 @@ double log_sum_exp(const float* scores, std::size_t n) {
   double sum = 0;
   for (std::size_t i = 0; i < n; i += kBlock) {
     const std::size_t size = std::min(kBlock, n - i);
-    const float here = max_of(scores + i, size);
+    const float here = largest_of(scores + i, size);
     if (std::isnan(here) || here == std::numeric_limits<float>::infinity()) return static_cast<double>(here);
     if (here > largest) {
       sum *= std::exp(static_cast<double>(largest) - static_cast<double>(here));
@@ -165,30 +164,54 @@ double jensen_shannon_nats(const float* a, double log_a, const float* b, double 
   return sum / 2;
 }
 
+/// body(d, i, scores, kept) for the vectors of doubles from 0 to n that keep a token. Vectors of floats are looked at
+/// first, so that most of a row costs a load and a comparison.
+template <class Body>
+HWY_INLINE void for_each_kept(const PoolTerm& term, std::size_t offset, std::size_t n, const Body& body) {
+  const float* scores = term.scores + offset;
+  const hn::ScalableTag<float> d;
+  const hn::ScalableTag<double> wide;
+  const auto visit = [&](auto tag, std::size_t i) HWY_ATTR {
+    const auto score = load_wide(tag, scores + i);
+    body(tag, i, score, hn::Ge(score, hn::Set(tag, static_cast<double>(term.cut))));
+  };
+  std::size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    if (hn::AllFalse(d, hn::Ge(hn::LoadU(d, scores + i), hn::Set(d, term.cut)))) continue;
+    for (std::size_t j = i; j < i + hn::Lanes(d); j += hn::Lanes(wide)) visit(wide, j);
+  }
+  for (; i < n; ++i) visit(hn::CappedTag<double, 1>(), i);
+}
+
+void pool_open(const PoolTerm& term, std::size_t offset, double* pool, std::size_t n) {
+  for_each_kept(term, offset, n, [&](auto d, std::size_t i, auto, auto kept) HWY_ATTR {
+    hn::StoreU(hn::IfThenZeroElse(kept, hn::LoadU(d, pool + i)), d, pool + i);
+  });
+}
+
 void pool_add_log(const PoolTerm& term, std::size_t offset, double* pool, std::size_t n) {
   for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const auto before = hn::LoadU(d, pool + i), impossible = hn::Set(d, kImpossible);
+    const auto possible = hn::Gt(before, impossible);
+    if (hn::AllFalse(d, possible)) return;
     const auto score = load_wide(d, term.scores + offset + i);
-    const auto sum =
-        hn::MulAdd(hn::Set(d, term.weight), hn::Sub(score, hn::Set(d, term.log_total)), hn::LoadU(d, pool + i));
-    const auto keep = hn::Ge(score, hn::Set(d, static_cast<double>(term.cut)));
-    hn::StoreU(hn::IfThenElse(keep, sum, hn::Set(d, kImpossible)), d, pool + i);
+    const auto sum = hn::MulAdd(hn::Set(d, term.weight), hn::Sub(score, hn::Set(d, term.log_total)), before);
+    const auto kept = hn::And(hn::Ge(score, hn::Set(d, static_cast<double>(term.cut))), possible);
+    hn::StoreU(hn::IfThenElse(kept, sum, impossible), d, pool + i);
   });
 }
 
 void pool_max(const PoolTerm& term, std::size_t offset, double* pool, std::size_t n) {
-  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
-    const auto score = load_wide(d, term.scores + offset + i);
+  for_each_kept(term, offset, n, [&](auto d, std::size_t i, auto score, auto kept) HWY_ATTR {
     const auto value = hn::Add(hn::Sub(score, hn::Set(d, term.log_total)), hn::Set(d, term.weight));
-    const auto keep = hn::Ge(score, hn::Set(d, static_cast<double>(term.cut)));
-    hn::StoreU(hn::Max(hn::LoadU(d, pool + i), hn::IfThenElse(keep, value, hn::Set(d, kImpossible))), d, pool + i);
+    const auto before = hn::LoadU(d, pool + i);
+    hn::StoreU(hn::IfThenElse(kept, hn::Max(before, value), before), d, pool + i);
   });
 }
 
 void pool_add(const PoolTerm& term, std::size_t offset, double* pool, std::size_t n) {
-  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
-    const auto score = load_wide(d, term.scores + offset + i);
-    const auto keep = hn::Ge(score, hn::Set(d, static_cast<double>(term.cut)));
-    const auto p = hn::IfThenElseZero(keep, hn::Exp(d, hn::Sub(score, hn::Set(d, term.log_total))));
+  for_each_kept(term, offset, n, [&](auto d, std::size_t i, auto score, auto kept) HWY_ATTR {
+    const auto p = hn::IfThenElseZero(kept, hn::Exp(d, hn::Sub(score, hn::Set(d, term.log_total))));
     hn::StoreU(hn::MulAdd(hn::Set(d, term.weight), p, hn::LoadU(d, pool + i)), d, pool + i);
   });
 }
@@ -197,9 +220,10 @@ void pool_log(double* pool, std::size_t n) {
   for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
     const auto p = hn::LoadU(d, pool + i);
     const auto positive = hn::Gt(p, hn::Zero(d));
-    hn::StoreU(
-        hn::IfThenElse(positive, hn::Log(d, hn::IfThenElse(positive, p, hn::Set(d, 1.0))), hn::Set(d, kImpossible)), d,
-        pool + i);
+    const auto impossible = hn::Set(d, kImpossible);
+    if (hn::AllFalse(d, positive)) return hn::StoreU(impossible, d, pool + i);
+    hn::StoreU(hn::IfThenElse(positive, hn::Log(d, hn::IfThenElse(positive, p, hn::Set(d, 1.0))), impossible), d,
+               pool + i);
   });
 }
 
@@ -224,16 +248,22 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace tuiqiao {
 
+HWY_EXPORT(largest_of);
 HWY_EXPORT(log_sum_exp);
 HWY_EXPORT(gather_kept);
 HWY_EXPORT(exp_scores);
 HWY_EXPORT(kept_entropy);
 HWY_EXPORT(jensen_shannon_nats);
+HWY_EXPORT(pool_open);
 HWY_EXPORT(pool_add_log);
 HWY_EXPORT(pool_max);
 HWY_EXPORT(pool_add);
 HWY_EXPORT(pool_log);
 HWY_EXPORT(contrast);
+
+float largest_of(std::span<const float> scores) {
+  return HWY_DYNAMIC_DISPATCH(largest_of)(scores.data(), scores.size());
+}
 
 double log_sum_exp(std::span<const float> scores) {
   return HWY_DYNAMIC_DISPATCH(log_sum_exp)(scores.data(), scores.size());
@@ -255,6 +285,10 @@ double jensen_shannon_bits(const Row& a, const Row& b) {
   const double nats = HWY_DYNAMIC_DISPATCH(jensen_shannon_nats)(a.scores.data(), a.log_total, b.scores.data(),
                                                                 b.log_total, a.scores.size());
   return std::clamp(nats / std::numbers::ln2, 0.0, 1.0);
+}
+
+void pool_open(const PoolTerm& term, std::size_t offset, std::span<double> pool) {
+  HWY_DYNAMIC_DISPATCH(pool_open)(term, offset, pool.data(), pool.size());
 }
 
 void pool_add_log(const PoolTerm& term, std::size_t offset, std::span<double> pool) {

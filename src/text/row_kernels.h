@@ -9,6 +9,9 @@ namespace tuiqiao {
 /// A token is kept where its score is at least `cut`, which must be finite: so an impossible token (-inf) never is.
 /// `log_total` turns scores into log-probabilities: log p = score - log_total.
 
+/// NaN if one of them is.
+float largest_of(std::span<const float> scores);
+
 /// Copies the scores of at least `cut` to `kept`, which has room for all and one vector more (kGatherSlack).
 /// Returns how many there are.
 std::size_t gather_kept(std::span<const float> scores, float cut, float* kept);
@@ -28,7 +31,9 @@ struct PoolTerm {
   float cut = 0;
 };
 
-/// pool[t] += weight * log p(t), and -inf where t is not kept.
+/// pool[t] = 0 where t is kept.
+void pool_open(const PoolTerm& term, std::size_t offset, std::span<double> pool);
+/// pool[t] += weight * log p(t), and -inf where t is not kept; what is -inf stays so.
 void pool_add_log(const PoolTerm& term, std::size_t offset, std::span<double> pool);
 /// pool[t] = max(pool[t], weight + log p(t)) where t is kept.
 void pool_max(const PoolTerm& term, std::size_t offset, std::span<double> pool);
