@@ -12,6 +12,8 @@
 #include <memory>
 #include <string>
 
+#include "chart.h"
+#include "file_output.h"
 #include "needle_data.h"
 #include "parallel.h"
 #include "timing.h"
@@ -257,18 +259,18 @@ json bench_first_token(const LlamaModel& model, const std::vector<bench::Passage
 }
 
 void plot(const json& results, const std::string& file) {
-  bench::Line nbce_read{"reading, NBCE", {}}, nbce_step{"step, NBCE", {}}, one_read{"reading, one prompt", {}},
-      one_step{"step, one prompt", {}};
+  Series nbce_read{"NBCE", {}}, nbce_step = nbce_read, one_read{"one prompt", {}}, one_step = one_read;
   for (const json& r : results["steps"]) {
     nbce_read.points.emplace_back(r["n"], r["read_seconds"]);
-    nbce_step.points.emplace_back(r["n"], r["step"]["a_seconds"]["median"]);
+    nbce_step.points.emplace_back(r["n"], 1e3 * r["step"]["a_seconds"]["median"].get<double>());
   }
   for (const json& r : results["concatenated"]) {
     one_read.points.emplace_back(r["n"], r["read_seconds"]);
-    one_step.points.emplace_back(r["n"], r["step_seconds"]["median"]);
+    one_step.points.emplace_back(r["n"], 1e3 * r["step_seconds"]["median"].get<double>());
   }
-  bench::write_chart(file, "Cost against the number of documents (250 tokens each)", "documents", "seconds",
-                     {nbce_read, one_read, nbce_step, one_step});
+  const Axis documents{"documents of 250 tokens"};
+  write_file_atomically(file, svg_of({{"Reading the documents", documents, {"seconds"}, {nbce_read, one_read}},
+                                      {"One token", documents, {"milliseconds"}, {nbce_step, one_step}}}));
 }
 
 int run(const std::string& file, const std::string& prose, const std::string& out) {

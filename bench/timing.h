@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -55,56 +54,6 @@ inline double warn_of_load() {
   std::ifstream("/proc/loadavg") >> load;
   if (load > 0.5) fmt::print("note: the machine is under load ({:.1f} processes); absolute times are too long\n", load);
   return load;
-}
-
-/// A line chart with logarithmic axes.
-struct Line {
-  std::string name;
-  std::vector<std::pair<double, double>> points;
-};
-
-inline void write_chart(const std::string& file, const std::string& title, const std::string& x_label,
-                        const std::string& y_label, const std::vector<Line>& lines) {
-  constexpr double kWidth = 720, kHeight = 440, kLeft = 70, kRight = 190, kTop = 40, kBottom = 50;
-  constexpr std::array kColours{"#1b6ca8", "#c8553d", "#3a7d44", "#8e5ea2"};
-  double x_least = 1e300, x_most = -1e300, y_least = 1e300, y_most = -1e300;
-  for (const Line& line : lines) {
-    for (const auto& [x, y] : line.points) {
-      x_least = std::min(x_least, std::log2(x)), x_most = std::max(x_most, std::log2(x));
-      y_least = std::min(y_least, std::floor(std::log10(y))), y_most = std::max(y_most, std::ceil(std::log10(y)));
-    }
-  }
-  const auto px = [&](double x) {
-    return kLeft + (std::log2(x) - x_least) / (x_most - x_least) * (kWidth - kLeft - kRight);
-  };
-  const auto py = [&](double y) {
-    return kHeight - kBottom - (std::log10(y) - y_least) / (y_most - y_least) * (kHeight - kTop - kBottom);
-  };
-  std::string svg = fmt::format(
-      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' font-family='sans-serif' font-size='13'>"
-      "<rect width='{0}' height='{1}' fill='#fff'/><text x='{2}' y='22' font-size='15'>{3}</text>"
-      "<text x='{4}' y='{5}' text-anchor='middle'>{6}</text><text transform='translate(18,{7}) rotate(-90)' "
-      "text-anchor='middle'>{8}</text>\n",
-      kWidth, kHeight, kLeft, title, (kLeft + kWidth - kRight) / 2, kHeight - 10, x_label, kHeight / 2, y_label);
-  for (double e = y_least; e <= y_most; ++e) {
-    const double y = py(std::pow(10, e));
-    svg += fmt::format("<path d='M{} {}H{}' stroke='#ccc'/><text x='{}' y='{}' text-anchor='end'>{:g}</text>\n", kLeft,
-                       y, kWidth - kRight, kLeft - 6, y + 4, std::pow(10, e));
-  }
-  for (double e = x_least; e <= x_most; ++e) {
-    svg += fmt::format("<text x='{}' y='{}' text-anchor='middle'>{:g}</text>\n", px(std::exp2(e)),
-                       kHeight - kBottom + 18, std::exp2(e));
-  }
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    std::string path;
-    for (const auto& [x, y] : lines[i].points)
-      path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", px(x), py(y));
-    const auto& [last_x, last_y] = lines[i].points.back();
-    svg += fmt::format(
-        "<path d='{0}' fill='none' stroke='{1}' stroke-width='2'/><text x='{2}' y='{3}' fill='{1}'>{4}</text>\n", path,
-        kColours[i % kColours.size()], px(last_x) + 8, py(last_y) + 4, lines[i].name);
-  }
-  std::ofstream(file) << svg << "</svg>\n";
 }
 
 }  // namespace tuiqiao::bench

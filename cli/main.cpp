@@ -73,6 +73,8 @@ int run(int argc, char** argv) {
       app.add_subcommand("generate", "Answer questions from documents that together need not fit the window");
   commands[generate] = add_generate(*generate);
 #endif
+  CLI::App* minsum = app.add_subcommand("minsum", "Find the least a + b + c with N = a b + c, for N of any size");
+  commands[minsum] = add_minsum(*minsum);
   for (const auto& [command, what] : kTorchCommands) app.add_subcommand(command, what);
   std::string left_out;
   for (const auto& [command, part] : kLeftOut)

@@ -107,7 +107,7 @@ void ProgressBar::show(std::string_view what, std::int64_t done, std::int64_t to
   constexpr int kWidth = 30;
   std::string line;
   if (total > 0) {
-    const int filled = static_cast<int>(done * kWidth / total);
+    const int filled = static_cast<int>(kWidth * static_cast<double>(done) / static_cast<double>(total));
     line = fmt::format("{} [{:=<{}}{:<{}}] {}/{}", what, "", filled, "", kWidth - filled, done, total);
   } else {
     line = fmt::format("{} {}", what, done);

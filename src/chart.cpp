@@ -1,0 +1,160 @@
+#include "chart.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <string_view>
+
+namespace tuiqiao {
+
+namespace {
+
+constexpr double kWidth = 760, kHeight = 320, kLeft = 76, kRight = 20, kTop = 56, kBottom = 52;
+constexpr std::array kColours{"#1b6ca8", "#c8553d", "#3a7d44", "#8e5ea2", "#b8860b", "#5f6b76"};
+constexpr double kMostTicks = 7;
+
+std::string escaped(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    if (c == '&' || c == '<') {
+      result += c == '&' ? "&amp;" : "&lt;";
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
+/// An axis with the range that it shows, in its own scale.
+struct Span {
+  Scale scale;
+  double least = std::numeric_limits<double>::infinity(), most = -std::numeric_limits<double>::infinity();
+
+  double scaled(double value) const { return scale == Scale::logarithmic ? std::log10(value) : value; }
+  bool shows(double value) const { return std::isfinite(scaled(value)); }
+  void include(double value) {
+    least = std::min(least, scaled(value));
+    most = std::max(most, scaled(value));
+  }
+  /// 0 to 1.
+  double place(double value) const { return most > least ? (scaled(value) - least) / (most - least) : 0.5; }
+};
+
+double round_step(double range) {
+  const double rough = range / kMostTicks, power = std::pow(10, std::floor(std::log10(rough)));
+  for (const double step : {1.0, 2.0, 5.0}) {
+    if (step * power >= rough) return step * power;
+  }
+  return 10 * power;
+}
+
+/// Round values of a span: multiples of 1, 2 or 5 times a power of ten, or powers of ten.
+std::vector<double> ticks(const Span& span) {
+  std::vector<double> values;
+  if (!(span.most > span.least)) return {span.scale == Scale::logarithmic ? std::pow(10, span.least) : span.least};
+  const double range = span.most - span.least;
+  if (span.scale == Scale::logarithmic) {
+    const double step = std::ceil(range / kMostTicks);
+    const bool few = range < 1.5;  // then 2 and 5 as well
+    for (double e = std::floor(span.least); e <= span.most; e += step) {
+      for (const double by : few ? std::vector<double>{1, 2, 5} : std::vector<double>{1}) {
+        const double value = by * std::pow(10, e);
+        if (span.scaled(value) >= span.least - 1e-9 && span.scaled(value) <= span.most + 1e-9) values.push_back(value);
+      }
+    }
+    return values;
+  }
+  const double step = round_step(range);
+  for (double at = std::ceil(span.least / step - 1e-9); at * step <= span.most + 1e-9 * range; ++at)
+    values.push_back(at * step + 0.0);  // no -0
+  return values;
+}
+
+struct Frame {
+  Span x, y;
+  double top;
+
+  double px(double value) const { return kLeft + x.place(value) * (kWidth - kLeft - kRight); }
+  double py(double value) const { return top + kHeight - kBottom - y.place(value) * (kHeight - kTop - kBottom); }
+};
+
+std::string axes_of(const Chart& chart, const Frame& frame) {
+  const double bottom = frame.top + kHeight - kBottom, right = kWidth - kRight;
+  std::string svg =
+      fmt::format("<text class='title' x='{}' y='{}'>{}</text>\n", kLeft, frame.top + 20, escaped(chart.title));
+  for (const double value : ticks(frame.y)) {
+    const double y = frame.py(value);
+    svg += fmt::format("<path class='grid' d='M{} {:.1f}H{}'/><text x='{}' y='{:.1f}' text-anchor='end'>{:g}</text>\n",
+                       kLeft, y, right, kLeft - 6, y + 4, value);
+  }
+  for (const double value : ticks(frame.x)) {
+    const double x = frame.px(value);
+    svg +=
+        fmt::format("<path class='grid' d='M{:.1f} {}v5'/><text x='{:.1f}' y='{}' text-anchor='middle'>{:g}</text>\n",
+                    x, bottom, x, bottom + 19, value);
+  }
+  svg += fmt::format("<path class='axis' d='M{} {}V{}H{}'/>\n", kLeft, frame.top + kTop, bottom, right);
+  svg += fmt::format("<text x='{}' y='{}' text-anchor='middle'>{}</text>\n", (kLeft + right) / 2, bottom + 40,
+                     escaped(chart.x.label));
+  svg += fmt::format("<text transform='translate(16,{}) rotate(-90)' text-anchor='middle'>{}</text>\n",
+                     (frame.top + kTop + bottom) / 2, escaped(chart.y.label));
+  return svg;
+}
+
+std::string series_of(const Series& series, const char* colour, const Frame& frame) {
+  std::string path;
+  for (const auto& [x, y] : series.points) {
+    if (!frame.x.shows(x) || !frame.y.shows(y)) continue;
+    path += series.line ? fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", frame.px(x), frame.py(y))
+                        : fmt::format("M{:.1f} {:.1f}h0", frame.px(x), frame.py(y));
+  }
+  return fmt::format(
+      "<path fill='none' stroke='{}' stroke-width='{}' stroke-linecap='round' stroke-linejoin='round' d='{}'/>\n",
+      colour, series.line ? 2 : 3, path);
+}
+
+std::string legend_of(const Chart& chart, double top) {
+  std::string svg;
+  double x = kLeft;
+  for (std::size_t i = 0; i < chart.series.size(); ++i) {
+    const std::string& name = chart.series[i].name;
+    if (name.empty()) continue;
+    svg += fmt::format("<rect x='{:.0f}' y='{}' width='10' height='10' fill='{}'/><text x='{:.0f}' y='{}'>{}</text>\n",
+                       x, top + 32, kColours[i % kColours.size()], x + 15, top + 41, escaped(name));
+    x += 32 + 7.2 * static_cast<double>(name.size());
+  }
+  return svg;
+}
+
+std::string svg_of(const Chart& chart, double top) {
+  Frame frame{{chart.x.scale}, {chart.y.scale}, top};
+  for (const Series& series : chart.series) {
+    for (const auto& [x, y] : series.points) {
+      if (frame.x.shows(x) && frame.y.shows(y)) frame.x.include(x), frame.y.include(y);
+    }
+  }
+  if (frame.x.most < frame.x.least) frame.x.least = frame.x.most = frame.y.least = frame.y.most = 0;  // nothing to show
+  std::string svg = axes_of(chart, frame) + legend_of(chart, top);
+  for (std::size_t i = 0; i < chart.series.size(); ++i)
+    svg += series_of(chart.series[i], kColours[i % kColours.size()], frame);
+  return svg;
+}
+
+}  // namespace
+
+std::string svg_of(const std::vector<Chart>& charts) {
+  const double height = kHeight * static_cast<double>(charts.size());
+  std::string svg = fmt::format(
+      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}' font-family='sans-serif' "
+      "font-size='13'>\n<style>text{{fill:#222}}.title{{font-size:15px;font-weight:600}}.grid{{stroke:#ddd}}"
+      ".axis{{stroke:#888;fill:none}}.back{{fill:#fff}}@media(prefers-color-scheme:dark){{text{{fill:#ddd}}"
+      ".grid{{stroke:#333}}.back{{fill:#16181c}}}}</style>\n<rect class='back' width='{0}' height='{1}'/>\n",
+      kWidth, height);
+  for (std::size_t i = 0; i < charts.size(); ++i) svg += svg_of(charts[i], kHeight * static_cast<double>(i));
+  return svg + "</svg>\n";
+}
+
+}  // namespace tuiqiao
