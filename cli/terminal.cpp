@@ -35,6 +35,7 @@ void settle_standard_streams() {
     if (opened >= 0 && opened != stream) ::close(opened);
   }
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
 }
 
 std::stop_token stop_on_signal() {

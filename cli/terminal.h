@@ -20,7 +20,7 @@ inline constexpr int kInterrupted = 130;
 inline constexpr int kOutputClosed = 141;  ///< whoever read standard output went away, as `head` does
 
 /// Opens what the caller closed of the standard streams, so that no file gets their numbers, and keeps a reader that
-/// goes away from killing the program. Call first.
+/// goes away and a limit on file sizes from killing the program: writing fails instead. Call first.
 void settle_standard_streams();
 
 /// Turns Ctrl-C and SIGTERM into a stop request; a second one ends the program at once. Call before any thread starts.

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -45,6 +46,7 @@ struct Surroundings {
   bool terminal = false;                                         ///< standard output and error are terminals
   std::string output{};                                          ///< a file that standard output goes to; "-" closes it
   bool close_output = false;                                     ///< the reader goes away after the first bytes
+  rlim_t file_limit = RLIM_INFINITY;                             ///< no file may become larger, as on a full disk
   std::function<bool(const std::string& out)> interrupt_when{};  ///< asked every few milliseconds; sends SIGINT once
 };
 
@@ -86,7 +88,9 @@ void close_once(int& descriptor) {
   ::dup2(out, STDOUT_FILENO);
   ::dup2(err, STDERR_FILENO);
   if (around.output == "-") ::close(STDOUT_FILENO);
-  for (const int signal : {SIGINT, SIGTERM, SIGPIPE}) ::signal(signal, SIG_DFL);
+  for (const int signal : {SIGINT, SIGTERM, SIGPIPE, SIGXFSZ}) ::signal(signal, SIG_DFL);
+  const rlimit files{around.file_limit, around.file_limit};
+  ::setrlimit(RLIMIT_FSIZE, &files);
   ::unsetenv("TUIQIAO_MODEL");
   ::unsetenv("NO_COLOR");
   ::setenv("TERM", "xterm", 1);
@@ -574,6 +578,18 @@ TEST_F(Cli, GivesTheSameBytesFromTheCache) {
   const std::string first = run(text).out;
   EXPECT_EQ(first, run(text).out);
   EXPECT_EQ(first, run(asked("tiny-gemma3")).out);
+}
+
+TEST_F(Cli, AnswersWhenTheCacheIsFull) {
+  const Arguments arguments = asked("tiny-llama", {"--cache", path("states")});
+  const Result full = run(arguments, {.file_limit = 100});
+  EXPECT_EQ(full.code, 0) << full.err;
+  EXPECT_EQ(full.out, run(asked("tiny-llama")).out);
+  const std::string told = "cannot be written: File too large; going on without";
+  const auto at = full.err.find(told);
+  EXPECT_NE(at, std::string::npos) << full.err;
+  EXPECT_EQ(full.err.find(told, at + 1), std::string::npos) << full.err;
+  EXPECT_TRUE(names_in(path("states")).empty());
 }
 
 TEST_F(Cli, AnswersAlikeInEveryLayout) {

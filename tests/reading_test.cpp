@@ -70,6 +70,21 @@ TEST_P(Reading, ColdAndCachedAreTheSameBits) {
   EXPECT_EQ(half.statistics().hits, 3);
 }
 
+TEST_P(Reading, GoesOnWithoutAStoreThatCannotBeWritten) {
+  const ScratchFolder folder;
+  const fs::path place = folder.path / "states";
+  StateStore store(place);
+  fs::remove(place);
+  write_file(place, "");  // no folder any more
+  LlamaDecoder decoder(model(), settings());
+  std::vector<std::string> notes;
+  const auto branches = decoder.read(documents(), &store, {}, [&](const std::string& line) { notes.push_back(line); });
+  ASSERT_EQ(notes.size(), 1U);
+  EXPECT_EQ(notes[0].find(place.string() + ": "), 0U) << notes[0];
+  EXPECT_EQ(store.statistics().misses, 5);
+  EXPECT_EQ(distance(run(documents(), nullptr), ask(decoder, branches)), 0);
+}
+
 TEST_P(Reading, TextsOfAnyLengthAreTheSameBits) {
   // A window's cells are used in turn: where they lie, and so the order of sums, depends on the length.
   const ScratchFolder folder;

@@ -145,14 +145,14 @@ LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts
 
 Engine read_all(const LlamaModel& model, const std::vector<Context>& contexts, std::size_t longest_question,
                 bool several, const AnsweringOptions& options, const PoolingOptions& pooling, int window,
-                StateStore* store, const Progress& progress) {
+                StateStore* store, const Progress& progress, const AnsweringEvents& events) {
   std::vector<std::vector<Token>> texts{empty_prompt(options.prompt, model.vocabulary())};
   for (const Context& context : contexts) texts.push_back(context.tokens);
 
   const auto tail = static_cast<std::int64_t>(longest_question) + options.generate.max_tokens;
   Engine engine;
   engine.decoder = std::make_unique<LlamaDecoder>(model, decoder_options(texts, tail, several, options, window));
-  const std::vector<Branch> trunks = engine.decoder->read(texts, store, progress);
+  const std::vector<Branch> trunks = engine.decoder->read(texts, store, progress, events.note);
   engine.trunk = trunks.front();
   if (!contexts.empty()) {
     engine.pooled = std::make_unique<NbceDecoder>(*engine.decoder, trunks, pooling);
@@ -346,7 +346,7 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
     if (events.note) events.note(line);
   }
   const Engine engine =
-      read_all(model, contexts, longest, questions.size() > 1, options, pooling, window, store, progress);
+      read_all(model, contexts, longest, questions.size() > 1, options, pooling, window, store, progress, events);
   const double prefill_seconds = seconds_since(start);
 
   std::vector<Answer> answers;

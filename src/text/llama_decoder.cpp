@@ -261,7 +261,7 @@ void LlamaDecoder::close(Branch branch) {
 }
 
 std::vector<Branch> LlamaDecoder::read(std::span<const std::vector<Token>> texts, StateStore* store,
-                                       const Progress& progress) {
+                                       const Progress& progress, const std::function<void(const std::string&)>& note) {
   State& s = *state_;
   const auto living = std::count_if(s.lengths.begin(), s.lengths.end(), [](int length) { return length >= 0; });
   if (static_cast<std::size_t>(living) + texts.size() > static_cast<std::size_t>(max_branches())) {
@@ -276,6 +276,15 @@ std::vector<Branch> LlamaDecoder::read(std::span<const std::vector<Token>> texts
     longest = std::max(longest, text.size());
   }
   const auto advance = [&](int tokens) { progress.step("reading documents", done += tokens, total); };
+  bool keeps = store != nullptr;
+  const auto keep = [&](const std::string& key, std::span<const std::uint8_t> bytes) {
+    try {
+      store->save(key, bytes);
+    } catch (const Error& error) {  // the answer does not need it
+      keeps = false;
+      if (note) note(fmt::format("{}; going on without keeping what is read", error.what()));
+    }
+  };
 
   // In one cache for all, a text is evaluated in a cache of its own and copied over: beside others its cells would lie
   // elsewhere, sums would run in another order, and attention would pass over the cells of all texts before it.
@@ -308,9 +317,9 @@ std::vector<Branch> LlamaDecoder::read(std::span<const std::vector<Token>> texts
         if (s.options.streams && s.slides() && !copy_window(in, sequence, sequence)) {
           throw Error(fmt::format("llama.cpp failed to move a document's window: {}", take_llama_error()));
         }
-        if (store || !s.options.streams) {
+        if (keeps || !s.options.streams) {
           const std::vector<std::uint8_t> bytes = save_sequence(in, sequence);
-          if (store) store->save(key, bytes);
+          if (keeps) keep(key, bytes);
           if (!s.options.streams && !load_sequence(s.context.get(), branch, bytes)) {
             throw Error(fmt::format("out of context space: {} cells are too few for all documents",
                                     llama_n_ctx(s.context.get())));

@@ -58,7 +58,7 @@ struct AnsweringOptions {
 
 /// What a caller may want to hear while answers are made; each may be empty.
 struct AnsweringEvents {
-  std::function<void(const std::string& line)> note;  ///< a document was split, the rows never disagreed, ...
+  std::function<void(const std::string& line)> note;  ///< a document was split, the store is full, ...
   std::function<void(const Answer& answer)> begin;
   std::function<void(const Answer& answer, const AnswerToken& token)> token;
   std::function<void(const Answer& answer)> end;
@@ -82,7 +82,8 @@ std::vector<Context> make_contexts(const Vocabulary& vocabulary, const std::vect
 inline constexpr int kMaxContexts = kMaxLlamaBranches - 1;
 
 /// Reads the documents once and answers each question from all of them by naive-Bayes contexts; without documents it
-/// continues the prompt of the question alone. Everything is checked before work starts.
+/// continues the prompt of the question alone. Everything is checked before work starts. A store that cannot be written
+/// ends no answer: `note` hears of it once.
 /// Throws: tuiqiao::Error on documents or questions that do not fit; std::invalid_argument on options out of their
 /// domain; Interrupted.
 std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<Document>& documents,

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -88,10 +89,12 @@ class LlamaDecoder final : public Decoder {
   Branch open();
   /// A new branch for each text, each evaluated by itself in chunks counted from its own start: a text's part of the
   /// cache is the same bits whatever the others are, and whether it was evaluated now or loaded from `store`.
-  /// Texts may be empty. `what` names the work in the progress, counted in tokens.
+  /// Texts may be empty. `what` names the work in the progress, counted in tokens. Once the store cannot keep a state
+  /// (a full disk), `note` hears why and no more is kept by this call; states that it has are still loaded.
   /// Throws: as extend, for all texts before any work; Interrupted (texts already kept in the store stay there).
   std::vector<Branch> read(std::span<const std::vector<Token>> texts, StateStore* store = nullptr,
-                           const Progress& progress = {});
+                           const Progress& progress = {},
+                           const std::function<void(const std::string& line)>& note = {});
 
   const Vocabulary& vocabulary() const override;
   int max_branches() const override;
