@@ -246,11 +246,12 @@ TEST(AnswerJson, TokensJoinToTheAnswer) {
   EXPECT_EQ(lines[1]["bytes"], Json::array({0xE9}));
   EXPECT_EQ(lines[3]["text"], "锄");
   EXPECT_EQ(lines[3]["context"], "two.txt");
+  EXPECT_EQ(lines[3]["context_index"], 1);
   EXPECT_EQ(lines[3]["switched"], true);
   EXPECT_EQ(lines[0]["id"], 7);
   EXPECT_EQ(lines[0]["logprob"], -0.5);
   EXPECT_EQ(lines[0]["entropy_nats"], 1.0);
-  EXPECT_EQ(lines[0].size(), 7U);
+  EXPECT_EQ(lines[0].size(), 8U);
 }
 
 TEST(AnswerJson, SurvivesBrokenBytesAndInfinities) {
@@ -271,7 +272,9 @@ TEST(AnswerJson, SurvivesBrokenBytesAndInfinities) {
   EXPECT_TRUE(first["logprob"].is_null());
   EXPECT_TRUE(first["entropy_nats"].is_null());
   EXPECT_EQ(first["context"], valid_utf8(kHostile));
-  EXPECT_TRUE(Json::parse(token_json(answer, answer.tokens.back(), pending))["context"].is_null());
+  const Json last = Json::parse(token_json(answer, answer.tokens.back(), pending));
+  EXPECT_TRUE(last.at("context").is_null());
+  EXPECT_TRUE(last.at("context_index").is_null());
   const Json summary = Json::parse(summary_json(answer))["summary"];
   EXPECT_EQ(summary["contexts"][0]["title"], "bad \uFFFD title");
   EXPECT_EQ(summary["question"], "\uFFFD?");
@@ -304,21 +307,24 @@ TEST(AnswerJson, SummaryHasEveryField) {
                          {"tokens_per_second", 30.0},
                          {"peak_rss_bytes", 123456789},
                          {"contexts",
-                          {{{"id", "one.txt"},
+                          {{{"index", 0},
+                            {"id", "one.txt"},
                             {"title", "One"},
                             {"part", 0},
                             {"tokens", 3},
                             {"prompt_tokens", 100},
                             {"share", 0.6},
                             {"mean_entropy_nats", 2.0}},
-                           {{"id", "two.txt"},
+                           {{"index", 1},
+                            {"id", "two.txt"},
                             {"title", ""},
                             {"part", 1},
                             {"tokens", 2},
                             {"prompt_tokens", 200},
                             {"share", 0.4},
                             {"mean_entropy_nats", 1.0}},
-                           {{"id", "two.txt"},
+                           {{"index", 2},
+                            {"id", "two.txt"},
                             {"title", ""},
                             {"part", 2},
                             {"tokens", 0},

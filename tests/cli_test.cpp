@@ -511,7 +511,8 @@ TEST_F(Cli, WritesJsonLines) {
     ASSERT_FALSE(lines.empty());
     std::string text, bytes;
     for (std::size_t i = 0; i + 1 < lines.size(); ++i) {
-      for (const char* key : {"id", "text", "bytes", "logprob", "context", "entropy_nats", "switched"}) {
+      for (const char* key :
+           {"id", "text", "bytes", "logprob", "context", "context_index", "entropy_nats", "switched"}) {
         EXPECT_TRUE(lines[i].contains(key)) << key;
       }
       text += lines[i]["text"].get<std::string>();
@@ -528,6 +529,28 @@ TEST_F(Cli, WritesJsonLines) {
     }
   }
   EXPECT_GT(cut_at_the_end, 0);
+}
+
+TEST_F(Cli, TellsPartsAndDocumentsOfOneNameApart) {
+  write("a/long.txt", words(300));
+  write("b/long.txt", words(300));
+  const auto lines =
+      answered(generate("tiny-llama", {"--context", path("a/long.txt"), "--context", path("b/long.txt"), "--ctx-size",
+                                       "300", "--pool", "max", "--temp", "1", "-n", "40", "Where?"}));
+  const json contexts = lines.back()["summary"]["contexts"];
+  ASSERT_GT(contexts.size(), 3U);
+  std::vector<int> decided(contexts.size());
+  for (const json& line : lines) {
+    if (!line.contains("id")) continue;
+    ++decided.at(line["context_index"]);
+    EXPECT_EQ(line["context"], contexts[line["context_index"].get<std::size_t>()]["id"]);
+  }
+  for (std::size_t i = 0; i < contexts.size(); ++i) {
+    EXPECT_EQ(contexts[i]["index"], i);
+    EXPECT_EQ(contexts[i]["id"], "long.txt");
+    EXPECT_EQ(contexts[i]["tokens"], decided[i]);
+  }
+  EXPECT_EQ(contexts[1]["part"], 2);
 }
 
 TEST_F(Cli, AnswersSeveralQuestionsInTurn) {

@@ -33,8 +33,9 @@ std::string printable_name(const AnswerContext& context) {
   return name;
 }
 
-Json context_json(const AnswerContext& context, const ContextShare& share) {
+Json context_json(std::size_t index, const AnswerContext& context, const ContextShare& share) {
   Json json;
+  json["index"] = index;
   json["id"] = valid_utf8(context.id);
   json["title"] = valid_utf8(context.title);
   json["part"] = context.part;
@@ -96,7 +97,9 @@ std::string token_json(const Answer& answer, const AnswerToken& token, std::stri
   for (const char byte : token.bytes) json["bytes"].push_back(static_cast<unsigned char>(byte));
   json["logprob"] = token.logprob;
   json["context"] = nullptr;
+  json["context_index"] = nullptr;
   if (has_context(answer, token)) {
+    json["context_index"] = token.context;
     json["context"] = valid_utf8(answer.contexts[static_cast<std::size_t>(token.context)].id);
   }
   json["entropy_nats"] = token.entropy_nats;
@@ -118,7 +121,7 @@ std::string summary_json(const Answer& answer) {
   summary["contexts"] = Json::array();
   const std::vector<ContextShare> shares = context_shares(answer);
   for (std::size_t i = 0; i < shares.size(); ++i) {
-    summary["contexts"].push_back(context_json(answer.contexts[i], shares[i]));
+    summary["contexts"].push_back(context_json(i, answer.contexts[i], shares[i]));
   }
   summary["model"] = valid_utf8(answer.model);
   summary["pooling"] = valid_utf8(answer.pooling);

@@ -55,12 +55,14 @@ std::vector<ContextShare> context_shares(const Answer& answer);
 /// How often another context decided than the one before.
 int count_switches(const Answer& answer);
 
-/// One JSON object a token: id, text, bytes, logprob, context, entropy_nats, switched. `text` holds the characters that
-/// the token completes (so that the texts joined are the answer); `bytes` are its own bytes as numbers; `context` is
-/// the document's id, null without documents. One object a line, no newline at the end. `pending` carries the bytes of
-/// an unfinished character from one token to the next.
+/// One JSON object a token: id, text, bytes, logprob, context, context_index, entropy_nats, switched. `text` holds the
+/// characters that the token completes (so that the texts joined are the answer); `bytes` are its own bytes as numbers;
+/// `context` is the document's id, which parts of one document share, and `context_index` the context's place in the
+/// summary's `contexts`, from 0; both are null without documents. One object a line, no newline at the end. `pending`
+/// carries the bytes of an unfinished character from one token to the next.
 std::string token_json(const Answer& answer, const AnswerToken& token, std::string& pending);
-/// The closing object: {"summary": {...}} with contexts, switches, finish, abstained, times and peak_rss_bytes.
+/// The closing object: {"summary": {...}} with contexts (index, id, title, part, ...), switches, finish, abstained,
+/// times and peak_rss_bytes.
 std::string summary_json(const Answer& answer);
 
 /// A self-contained page with the coloured answers: each document has a colour, hovering a token shows its source,
