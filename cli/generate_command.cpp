@@ -277,6 +277,7 @@ void settle(Arguments& arguments, const std::stop_token& stop) {
   if (weighted == options.pooling.weights.empty()) {
     throw std::invalid_argument(weighted ? "--pool weights needs --weights" : "--weights needs --pool weights");
   }
+  check_options(options);
   if (!arguments.html.empty()) {
     const std::string reason = why_not_writable(arguments.html);
     if (!reason.empty()) throw Error(fmt::format("cannot write {}: {}", arguments.html, reason));
@@ -407,10 +408,11 @@ Run add_generate(CLI::App& app) {
   model("--gpu-layers", a.model_options.gpu_layers, "N", "Layers on accelerators, negative for all [-1]");
   model("--rpc", a.model_options.rpc_servers, "HOST:PORT,...", "llama.cpp RPC servers that share the layers")
       ->delimiter(',');
-  model("--threads", o.threads, "N", "Processor threads, at most 512; 0 for all [0]")->check(number(0, 512));
+  model("--threads", o.threads, "N", "Processor threads, at most 512; 0 for all [0]")
+      ->check(number(0, kMaxLlamaThreads));
   model("--ctx-size", o.window, "N",
         "Window in tokens for one document with question and answer; 0 for the model's own [0]")
-      ->check(number(0, 1 << 30));
+      ->check(number(0, kMaxLlamaWindow));
   model("--kv", a.kv, "NAME",
         "Caches of keys and values: 'unified', one for all contexts; 'streams', one each, faster with many; 'auto' "
         "takes streams unless they need much more memory [auto]")
@@ -422,7 +424,8 @@ Run add_generate(CLI::App& app) {
       ->check(not_empty());
   documents("--contexts", a.contexts_json, "FILE", "JSON array of strings or of objects {id, title, text, score}")
       ->check(not_empty());
-  documents("--overlap", o.overlap, "N", "Tokens that parts of a split document share [0]")->check(number(0));
+  documents("--overlap", o.overlap, "N", "Tokens that parts of a split document share [0]")
+      ->check(number(0, kMaxLlamaWindow));
   flag("Documents", "--number-documents", o.numbered, "Put 'Part 1', 'Part 2', ... before the documents");
   auto* cache = documents("--cache", a.cache, "DIR", "Keep the documents' key-value caches here and use them again");
   cache->check(not_empty());

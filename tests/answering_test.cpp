@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <functional>
 
 #include "llama_fixtures.h"
 #include "tuiqiao/error.h"
@@ -299,6 +300,47 @@ TEST_P(Answering, RefusesWhatDoesNotFit) {
   with = options();
   with.pooling.beta = -2;
   EXPECT_THROW(answer_questions(model(), documents, questions, with), std::invalid_argument);
+}
+
+TEST_P(Answering, ChecksOptionsBeforeDocuments) {
+  const std::vector<Document> many(256, document("many", 1));  // too many, which is found out later
+  const double nan = std::nan(""), infinity = INFINITY;
+  const std::vector<std::pair<std::string, std::function<void(AnsweringOptions&)>>> cases{
+      {"generate.temperature = -1", [](auto& o) { o.generate.temperature = -1; }},
+      {"generate.temperature = nan", [=](auto& o) { o.generate.temperature = nan; }},
+      {"generate.temperature = inf", [=](auto& o) { o.generate.temperature = infinity; }},
+      {"generate.max_tokens = -1", [](auto& o) { o.generate.max_tokens = -1; }},
+      {"window = -5", [](auto& o) { o.window = -5; }},
+      {"window = 1073741825", [](auto& o) { o.window = (1 << 30) + 1; }},
+      {"overlap = -1", [](auto& o) { o.overlap = -1; }},
+      {"threads = 513", [](auto& o) { o.threads = 513; }},
+      {"abstain.min_divergence_bits = -0.5",
+       [](auto& o) {
+         o.abstain = AbstainRule{-0.5, 0};
+       }},
+      {"abstain.min_divergence_bits = nan",
+       [=](auto& o) {
+         o.abstain = AbstainRule{nan, 0};
+       }},
+      {"abstain.max_entropy_nats = -1",
+       [](auto& o) {
+         o.abstain = AbstainRule{0, -1};
+       }},
+      {"abstain.max_entropy_nats = inf",
+       [=](auto& o) {
+         o.abstain = AbstainRule{0, infinity};
+       }},
+      {"beta", [](auto& o) { o.pooling.beta = -2; }}};
+  for (const auto& [what, change] : cases) {
+    AnsweringOptions with = options();
+    change(with);
+    try {
+      answer_questions(model(), many, {questions[0]}, with);
+      ADD_FAILURE() << what;
+    } catch (const std::invalid_argument& error) {
+      EXPECT_NE(std::string(error.what()).find(what), std::string::npos) << error.what();
+    }
+  }
 }
 
 TEST_P(Answering, ContinuesTheQuestionWithoutDocuments) {

@@ -385,6 +385,10 @@ TEST_F(Cli, RefusesWrongOptions) {
   }
   expect_refused(asked("tiny-llama", {"--pool", "weights", "--weights", "1,x"}), kUsage, {"--weights"});
   expect_refused(asked("tiny-llama", {"--pool", "weights", "--weights", "0,0"}), kUsage, {"weights", "0"});
+  expect_refused(generate("tiny-llama", {"--temp", "-1", "--context", path("absent.txt"), "Q"}), kUsage, {"--temp"});
+  expect_refused(
+      generate("tiny-llama", {"--pool", "weights", "--weights", "0,0", "--context", path("absent.txt"), "Q"}), kUsage,
+      {"weights"});
   expect_refused(asked("tiny-llama", {"--cache", path("c"), "--cache-limit", "5XB"}), kUsage, {"--cache-limit"});
   expect_refused(asked("tiny-llama", {"--template", "nothing"}), kBadInput, {"--template nothing", "chatml"});
   expect_refused(asked("tiny-llama", {"--template", one}), kBadInput, {"one.txt", "{document}"});

@@ -271,6 +271,28 @@ void answer_one(const Engine& engine, Branch branch, const std::vector<Token>& q
 
 }  // namespace
 
+void check_options(const AnsweringOptions& options) {
+  const auto require = [](bool ok, std::string_view field, auto value, std::string_view domain) {
+    if (!ok) throw std::invalid_argument(fmt::format("[answer_questions] {} = {} {}", field, value, domain));
+  };
+  const auto require_count = [&](std::string_view field, int value, int most) {
+    require(value >= 0 && value <= most, field, value, fmt::format("outside [0, {}]", most));
+  };
+  const Pooler checked(options.pooling);
+  require_count("generate.max_tokens", options.generate.max_tokens, kMaxLlamaWindow);
+  require_count("window", options.window, kMaxLlamaWindow);
+  require_count("overlap", options.overlap, kMaxLlamaWindow);
+  require_count("threads", options.threads, kMaxLlamaThreads);
+  const double temperature = options.generate.temperature;
+  require(temperature >= 0 && std::isfinite(temperature), "generate.temperature", temperature,
+          "is not a finite number of at least 0");
+  if (!options.abstain) return;
+  const auto [divergence, entropy] = *options.abstain;
+  require(divergence >= 0 && divergence <= 1, "abstain.min_divergence_bits", divergence, "outside [0, 1]");
+  require(entropy >= 0 && std::isfinite(entropy), "abstain.max_entropy_nats", entropy,
+          "is not a finite number of at least 0");
+}
+
 KvLayout kv_layout_from_name(std::string_view name) {
   if (name == "auto") return KvLayout::automatic;
   if (name == "unified") return KvLayout::unified;
@@ -327,6 +349,7 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
                                      const std::vector<Question>& questions, const AnsweringOptions& options,
                                      StateStore* store, const Progress& progress, const AnsweringEvents& events) {
   const auto start = Clock::now();
+  check_options(options);
   const int window = options.window > 0 ? options.window : model.trained_window();
   std::vector<std::string> notes;  // told once nothing is wrong
   const std::vector<Context> contexts = make_contexts(model.vocabulary(), documents, questions, options, window,

@@ -194,12 +194,12 @@ LlamaDecoder::LlamaDecoder(const LlamaModel& model, const LlamaDecoderOptions& o
   require(options.max_branches >= 1 && options.max_branches <= kMaxLlamaBranches,
           fmt::format("max_branches = {} outside [1, {}], llama.cpp's limit on sequences", options.max_branches,
                       kMaxLlamaBranches));
-  require(options.window >= 0 && options.window <= (1 << 30),
-          fmt::format("window = {} outside [0, 2^30]", options.window));
+  require(options.window >= 0 && options.window <= kMaxLlamaWindow,
+          fmt::format("window = {} outside [0, {}]", options.window, kMaxLlamaWindow));
   require(options.cells >= 0 && options.cells <= (std::int64_t{1} << 30),
           fmt::format("cells = {} outside [0, 2^30]", options.cells));
-  require(options.threads >= 0 && options.threads <= 512,
-          fmt::format("threads = {} outside [0, 512]", options.threads));
+  require(options.threads >= 0 && options.threads <= kMaxLlamaThreads,
+          fmt::format("threads = {} outside [0, {}]", options.threads, kMaxLlamaThreads));
   require(options.chunk >= 1 && options.chunk <= 65536, fmt::format("chunk = {} outside [1, 65536]", options.chunk));
 
   LlamaDecoderOptions settled = options;

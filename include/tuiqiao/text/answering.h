@@ -21,7 +21,7 @@ namespace tuiqiao {
 /// (entropy).
 struct AbstainRule {
   double min_divergence_bits = 0;  ///< of the deciding row to the row without context, in [0, 1]; 0 turns it off
-  double max_entropy_nats = 0;     ///< of the deciding row; 0 turns it off
+  double max_entropy_nats = 0;     ///< of the deciding row, at least 0; 0 turns it off
 };
 
 /// Where the contexts' keys and values lie.
@@ -41,20 +41,34 @@ KvLayout kv_layout_from_name(std::string_view name);
 inline constexpr int kMostStreamCells = 8;
 
 struct AnsweringOptions {
+  /// How a document and a question become a prompt. Default: they follow each other with nothing in between, which
+  /// suits no model; see plain_template and LlamaModel::apply_chat_template.
   PromptTemplate prompt;
+  /// How the contexts' rows become one. `scores` are added from the documents that have some. Default: min_entropy.
   PoolingOptions pooling;
+  /// Length of an answer in tokens, at least 0, and how they are drawn. Default: at most 128, the most probable ones.
   GenerateOptions generate;
+  /// When to say that no document answers; nothing (the default) for never. Not used without documents.
   std::optional<AbstainRule> abstain;
-  /// Tokens that fit one context with its question and answer; 0 for the window the model was trained with.
+  /// Tokens that fit one context with its question and answer, 0 to kMaxLlamaWindow; 0 (the default) for the window the
+  /// model was trained with. Memory is taken for what the documents need, not for the window.
   int window = 0;
-  /// Tokens that parts of a split document share.
+  /// Tokens that parts of a split document share, at least 0 (the default); never more than half a part.
   int overlap = 0;
-  /// Puts "Part 1", "Part 2", ... before the contexts, for documents whose order matters.
+  /// Puts "Part 1", "Part 2", ... before the contexts, for documents whose order matters. Default: no.
   bool numbered = false;
+  /// Where keys and values lie; changes time and memory, hardly the answer. Default: what suits the documents.
   KvLayout kv = KvLayout::automatic;
+  /// As LlamaDecoderOptions::flash_attention. Default: off.
   bool flash_attention = false;
+  /// Processor threads, 0 to kMaxLlamaThreads; 0 (the default) for all processors.
   int threads = 0;
 };
+
+/// Checks all that can be checked without documents and model; answer_questions does so first.
+/// Throws: std::invalid_argument "[answer_questions] FIELD = VALUE ..." on a field outside its domain, or what Pooler
+/// says of `pooling`.
+void check_options(const AnsweringOptions& options);
 
 /// What a caller may want to hear while answers are made; each may be empty.
 struct AnsweringEvents {

@@ -56,11 +56,13 @@ class LlamaModel {
 
 /// Most branches one LlamaDecoder can keep: llama.cpp's limit on sequences.
 inline constexpr int kMaxLlamaBranches = 256;
+inline constexpr int kMaxLlamaWindow = 1 << 30;
+inline constexpr int kMaxLlamaThreads = 512;
 
 struct LlamaDecoderOptions {
   /// Branches alive at once, 1 to kMaxLlamaBranches.
   int max_branches = 1;
-  /// Tokens a branch may hold; 0 for the window the model was trained with.
+  /// Tokens a branch may hold, at most kMaxLlamaWindow; 0 for the window the model was trained with.
   int window = 0;
   /// Tokens kept in all; what forks share counts once. 0 for window * max_branches. Not used with `streams`.
   std::int64_t cells = 0;
@@ -71,7 +73,7 @@ struct LlamaDecoderOptions {
   bool full_sliding_window = false;
   /// Off by default: rows are then the same bits whatever else lies in the cache.
   bool flash_attention = false;
-  /// 0 for all processors.
+  /// At most kMaxLlamaThreads; 0 for all processors.
   int threads = 0;
   /// Tokens evaluated together, and the length of the chunks in which documents are read. Part of the key of a state.
   int chunk = 512;
