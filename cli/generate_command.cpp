@@ -212,13 +212,6 @@ class Writer {
     } else {
       end_text(answer);
     }
-    constexpr double kSilentBits = 0.01;
-    if (!answer.contexts.empty() && answer.first_divergence_bits < kSilentBits) {
-      tell(
-          fmt::format("tuiqiao: the documents hardly change the answer ({:.4f} bits); --show-prompts shows what the "
-                      "model is given\n",
-                      answer.first_divergence_bits));
-    }
   }
 
   /// Ends the line of an answer that is broken off.

@@ -343,6 +343,22 @@ TEST_P(Answering, ChecksOptionsBeforeDocuments) {
   }
 }
 
+TEST_P(Answering, SaysWhenTheContextsNeverDisagree) {
+  std::vector<std::string> notes;
+  AnsweringEvents events;
+  events.note = [&](const std::string& line) { notes.push_back(line); };
+  const auto noted = [&](const std::vector<Document>& from) {
+    notes.clear();
+    answer_questions(model(), from, {questions[0]}, options(), nullptr, {}, events);
+    return notes.size();
+  };
+  EXPECT_EQ(noted({documents[0], documents[0], documents[0]}), 1U);
+  EXPECT_NE(notes.at(0).find("0.01 bits"), std::string::npos) << notes[0];
+  EXPECT_EQ(noted({documents[0], documents[0], documents[1]}), 0U);
+  EXPECT_EQ(noted({documents[0]}), 0U);  // nothing to disagree with
+  EXPECT_EQ(noted({}), 0U);
+}
+
 TEST_P(Answering, ContinuesTheQuestionWithoutDocuments) {
   const auto answers = answer_questions(model(), {}, questions, options());
   ASSERT_EQ(answers.size(), 3U);

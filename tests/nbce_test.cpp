@@ -167,5 +167,28 @@ TEST(NbceDecoder, DivergenceIsZeroWhereContextsSayNothing) {
   EXPECT_NEAR(nbce.divergence_bits(NbceDecoder::trunk()), 0, 1e-6);
 }
 
+TEST(NbceDecoder, SaysWhetherContextsAgree) {
+  // Only a branch that begins by token 2 has a mind of its own.
+  const auto table = [](std::span<const Token> text) {
+    std::vector<double> p(10, 0.1);
+    if (text[0] == 2) p[3] = 0.19, p[4] = 0.01;
+    return p;
+  };
+  for (const Token second : {1, 2}) {
+    TableDecoder decoder(table);
+    std::vector<Branch> trunks;
+    for (const Token first : {0, 1, 1, second}) {
+      trunks.push_back(decoder.open());
+      decoder.extend({trunks.back(), std::span(&first, 1), Rows::none});
+    }
+    NbceDecoder nbce(decoder, trunks, {});
+    EXPECT_THROW(nbce.contexts_agree(NbceDecoder::trunk(), 1), std::invalid_argument);
+    const Token token = 0;
+    nbce.extend({NbceDecoder::trunk(), std::span(&token, 1), Rows::last});
+    EXPECT_EQ(nbce.contexts_agree(NbceDecoder::trunk(), 0.01), second == 1);
+    EXPECT_TRUE(nbce.contexts_agree(NbceDecoder::trunk(), 0.9));
+  }
+}
+
 }  // namespace
 }  // namespace tuiqiao

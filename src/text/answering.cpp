@@ -192,11 +192,15 @@ class Recorder {
         options_(options),
         events_(events),
         answer_(answer),
-        decided_(!engine.pooled) {
-    if (engine_.pooled) note_signals();
+        decided_(!engine.pooled),
+        agreed_(engine.pooled && engine.pooled->contexts() > 1) {
+    if (!engine_.pooled) return;
+    note_signals();
+    compare();
   }
 
   void take(const Choice& choice) {
+    compare();
     AnswerToken token = source_of(engine_, branch_, *choice.row);
     token.id = choice.token;
     token.bytes = engine_.source().vocabulary().bytes(choice.token);
@@ -217,7 +221,13 @@ class Recorder {
     if (!answer_.abstained) release();
   }
 
+  /// Whether the contexts' rows were alike at every token; never where there is one context or none.
+  bool agreed() const { return agreed_; }
+
  private:
+  /// Costs nothing from the first token on at which the contexts differ.
+  void compare() { agreed_ = agreed_ && engine_.pooled->contexts_agree(branch_, kAgreementBits); }
+
   void note_signals() {
     answer_.first_entropy_nats = source_of(engine_, branch_, engine_.source().row(branch_)).entropy_nats;
     answer_.first_divergence_bits = engine_.pooled->divergence_bits(branch_);
@@ -244,10 +254,12 @@ class Recorder {
   const AnsweringEvents& events_;
   Answer& answer_;
   bool decided_;
+  bool agreed_;  // the contexts' rows at every token so far
   std::vector<AnswerToken> held_;
 };
 
-void answer_one(const Engine& engine, Branch branch, const std::vector<Token>& question,
+/// Whether the contexts' rows were alike at every token.
+bool answer_one(const Engine& engine, Branch branch, const std::vector<Token>& question,
                 const AnsweringOptions& options, Clock::time_point start, const AnsweringEvents& events,
                 Answer& answer) {
   Decoder& source = engine.source();
@@ -267,6 +279,7 @@ void answer_one(const Engine& engine, Branch branch, const std::vector<Token>& q
   if (answer.abstained) answer.finish = "abstained";
   if (answer.tokens.size() > 1)
     answer.tokens_per_second = static_cast<double>(answer.tokens.size() - 1) / seconds_since(first);
+  return recorder.agreed();
 }
 
 }  // namespace
@@ -384,11 +397,15 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
     answer.prefill_seconds = prefill_seconds;
     const bool last = i + 1 == questions.size();
     const Branch branch = last ? engine.trunk : engine.source().fork(engine.trunk);
-    answer_one(engine, branch, asked[i], options, i == 0 ? start : began, events, answer);
+    const bool agreed = answer_one(engine, branch, asked[i], options, i == 0 ? start : began, events, answer);
     if (options.generate.stop.stop_requested()) throw Interrupted();
     if (!last) engine.source().close(branch);
     answer.peak_rss_bytes = peak_rss_bytes();
     if (events.end) events.end(answer);
+    if (agreed && events.note) {
+      events.note(fmt::format("the documents' rows never differ by more than {} bits: does the template show them?",
+                              kAgreementBits));
+    }
   }
   return answers;
 }

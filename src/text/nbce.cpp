@@ -105,4 +105,13 @@ double NbceDecoder::divergence_bits(Branch branch) const {
   return jensen_shannon_bits(inner_.row(g.members[decided + 1]), inner_.row(g.members[0]));
 }
 
+bool NbceDecoder::contexts_agree(Branch branch, double bits) const {
+  const auto decided = static_cast<std::size_t>(steps(branch).back().context);
+  const Group& g = group(branch, "NbceDecoder::contexts_agree");
+  const Row deciding = inner_.row(g.members[decided + 1]);
+  return std::all_of(g.members.begin() + 1, g.members.end(), [&](Branch member) {
+    return member == g.members[decided + 1] || jensen_shannon_bits(inner_.row(member), deciding) <= bits;
+  });
+}
+
 }  // namespace tuiqiao

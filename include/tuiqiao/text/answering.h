@@ -98,12 +98,15 @@ inline constexpr int kMaxContexts = kMaxLlamaBranches - 1;
 /// Reads the documents once and answers each question from all of them by naive-Bayes contexts; without documents it
 /// continues the prompt of the question alone. Everything is checked before work starts. A store that cannot be written
 /// ends no answer: `note` hears of it once.
-/// Throws: tuiqiao::Error on documents or questions that do not fit; std::invalid_argument on options out of their
-/// domain; Interrupted.
+/// `note` also hears, after `end`, of an answer over several contexts whose rows lay within kAgreementBits of each
+/// other at every token: usually the template or a mask keeps the documents from the model. Throws: tuiqiao::Error on
+/// documents or questions that do not fit; std::invalid_argument on options out of their domain; Interrupted.
 std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<Document>& documents,
                                      const std::vector<Question>& questions, const AnsweringOptions& options,
                                      StateStore* store = nullptr, const Progress& progress = {},
                                      const AnsweringEvents& events = {});
+
+inline constexpr double kAgreementBits = 0.01;
 
 /// Highest resident memory of this process so far, in bytes; 0 where the system does not say.
 std::int64_t peak_rss_bytes();

@@ -41,6 +41,9 @@ class NbceDecoder final : public Decoder {
   /// Jensen-Shannon divergence (base 2, in [0, 1]) between the last row of the deciding context and the row without
   /// context: near 0 where the documents say nothing. Throws: as rows.
   double divergence_bits(Branch branch) const;
+  /// Whether the last rows of all contexts lie within `bits` (Jensen-Shannon, base 2) of the deciding one.
+  /// Cost: up to n passes over two rows, fewer where they differ: it ends at the first that does. Throws: as rows.
+  bool contexts_agree(Branch branch, double bits) const;
 
  private:
   struct Group {
