@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <random>
+#include <thread>
 
 #include "table_decoder.h"
 
@@ -34,6 +35,16 @@ TEST(Vocabulary, TakesControlTokensFromTextOnlyWhereAsked) {
 TEST(Vocabulary, RefusesEmptyAndForeignBegin) {
   EXPECT_THROW(Vocabulary({}, {}, std::nullopt), std::invalid_argument);
   EXPECT_THROW(Vocabulary({{"a", "", TokenKind::text, false}}, {}, 1), std::invalid_argument);
+}
+
+TEST(Vocabulary, SortsItsTrieForThreadsAtOnce) {
+  const auto words = ten_words();
+  std::vector<std::size_t> found(4);
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t& count : found) threads.emplace_back([&] { count = words->trie().starting_with("a").size(); });
+  }
+  EXPECT_EQ(found, (std::vector<std::size_t>{3, 3, 3, 3}));
 }
 
 TEST(ByteTrie, FindsTokensByTheirFirstBytes) {

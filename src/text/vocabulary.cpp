@@ -68,7 +68,11 @@ Vocabulary::Vocabulary(std::vector<Entry> entries, Tokenizer tokenizer, std::opt
     ends_.push_back(entry.ends);
   }
   if (begin_) index(*begin_);
-  trie_ = ByteTrie(bytes_, kinds_);
+}
+
+const ByteTrie& Vocabulary::trie() const {
+  std::call_once(sorted_, [this] { trie_ = ByteTrie(bytes_, kinds_); });
+  return trie_;
 }
 
 std::string Vocabulary::detokenize(std::span<const Token> tokens) const {

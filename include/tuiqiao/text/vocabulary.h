@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -66,7 +67,8 @@ class Vocabulary {
   TokenKind kind(Token token) const { return kinds_[index(token)]; }
   bool ends(Token token) const { return ends_[index(token)]; }
   std::optional<Token> begin() const { return begin_; }
-  const ByteTrie& trie() const { return trie_; }
+  /// Sorted at the first call: what reads and writes text never needs it. Cost: then O(size log size), once.
+  const ByteTrie& trie() const;
 
   /// Tokens of `text`, without the begin token. Pieces of a template are tokenised with `special`, documents and
   /// questions never: a document that contains "<end_of_turn>" is text.
@@ -83,7 +85,8 @@ class Vocabulary {
   std::vector<bool> ends_;
   Tokenizer tokenizer_;
   std::optional<Token> begin_;
-  ByteTrie trie_;
+  mutable std::once_flag sorted_;
+  mutable ByteTrie trie_;
 };
 
 }  // namespace tuiqiao
