@@ -14,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "bytes_text.h"
 #include "commands.h"
 #include "terminal.h"
 #include "text/utf8.h"

@@ -66,7 +66,4 @@ inline std::string terminal_text(std::string_view text) { return spelled_out(tex
 /// A line of JSON in which steering characters became \u escapes: the same JSON.
 std::string terminal_json(std::string_view json);
 
-/// "12.3 MiB" and such.
-std::string bytes_text(std::int64_t bytes);
-
 }  // namespace tuiqiao::cli

@@ -24,7 +24,7 @@
 #include <string>
 #include <vector>
 
-#include "tuiqiao/text/answer.h"
+#include "text/utf8.h"
 
 // Runs the program as its users do, with the tiny models of tests/data/models.
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -70,23 +69,6 @@ int count_switches(const Answer& answer) {
     if (answer.tokens[i].context != answer.tokens[i - 1].context) ++switches;
   }
   return switches;
-}
-
-std::size_t unfinished_bytes(std::string_view text) {
-  constexpr std::size_t kMost = 3;  // of a character's four bytes
-  for (std::size_t n = std::min(kMost, text.size()); n > 0; --n) {
-    const Utf8Character c = first_character(text.substr(text.size() - n));
-    if (c.state == Utf8Character::State::unfinished && c.bytes == n) return n;
-  }
-  return 0;
-}
-
-std::string completed_characters(std::string& pending, std::string_view bytes) {
-  pending += bytes;
-  const std::size_t whole = pending.size() - unfinished_bytes(pending);
-  std::string text = valid_utf8(std::string_view(pending).substr(0, whole));
-  pending.erase(0, whole);
-  return text;
 }
 
 std::string token_json(const Answer& answer, const AnswerToken& token, std::string& pending) {

@@ -7,6 +7,7 @@
 #include <numbers>
 #include <set>
 
+#include "bytes_text.h"
 #include "file_output.h"
 #include "text/utf8.h"
 #include "tuiqiao/text/answer.h"
@@ -140,14 +141,6 @@ std::string counted(std::size_t count, std::string_view one, std::string_view se
   return fmt::format("{} {}", count, count == 1 ? one : several);
 }
 std::string counted(std::size_t count, std::string_view one) { return counted(count, one, std::string(one) + "s"); }
-
-std::string memory_text(std::int64_t bytes) {
-  constexpr std::array<const char*, 4> kUnits{"KiB", "MiB", "GiB", "TiB"};
-  double value = static_cast<double>(bytes) / 1024;
-  std::size_t unit = 0;
-  for (; value >= 1024 && unit + 1 < kUnits.size(); ++unit) value /= 1024;
-  return fmt::format("{:.1f} {}", value, kUnits[unit]);
-}
 
 // --- Colours -------------------------------------------------------------------------------------------------------
 
@@ -411,7 +404,7 @@ void add_settings(std::string& page, const Answer& answer) {
   item("Reading", fmt::format("{:.2f} s", answer.prefill_seconds));
   item("First token after", fmt::format("{:.2f} s", answer.first_token_seconds));
   if (answer.tokens_per_second > 0) item("Then", fmt::format("{:.1f} tokens/s", answer.tokens_per_second));
-  if (answer.peak_rss_bytes > 0) item("Peak memory", memory_text(answer.peak_rss_bytes));
+  if (answer.peak_rss_bytes > 0) item("Peak memory", bytes_text(answer.peak_rss_bytes));
   page += "</dl>\n";
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -69,9 +70,25 @@ inline std::string shortened(std::string_view text, std::size_t most) {
   return start += fits ? text : std::string_view("\xE2\x80\xA6");
 }
 
+/// Bytes that begin an unfinished UTF-8 character at the end of `text` (0 if it is whole). Broken bytes count as whole.
+inline std::size_t unfinished_bytes(std::string_view text) {
+  constexpr std::size_t kMost = 3;  // of a character's four bytes
+  for (std::size_t n = std::min(kMost, text.size()); n > 0; --n) {
+    const Utf8Character c = first_character(text.substr(text.size() - n));
+    if (c.state == Utf8Character::State::unfinished && c.bytes == n) return n;
+  }
+  return 0;
+}
+
 /// Moves a character that may be completed later out of the way: appends `bytes` to `pending`, takes off and returns
 /// the characters that are complete now (valid UTF-8) and leaves the rest in `pending`.
-std::string completed_characters(std::string& pending, std::string_view bytes);
+inline std::string completed_characters(std::string& pending, std::string_view bytes) {
+  pending += bytes;
+  const std::size_t whole = pending.size() - unfinished_bytes(pending);
+  std::string text = valid_utf8(std::string_view(pending).substr(0, whole));
+  pending.erase(0, whole);
+  return text;
+}
 
 /// Characters that move a terminal's cursor, colour it or turn the direction of its text.
 inline bool steers_terminal(char32_t code) {

@@ -78,7 +78,4 @@ inline constexpr const char* kTerminalReset = "\x1b[0m";
 /// The legend under an answer, one line a context that decided anything, then the switches; coloured if `colour`.
 std::string legend(const Answer& answer, bool colour);
 
-/// Bytes that begin an unfinished UTF-8 character at the end of `text` (0 if it is whole). Broken bytes count as whole.
-std::size_t unfinished_bytes(std::string_view text);
-
 }  // namespace tuiqiao
