@@ -302,7 +302,7 @@ TEST(AnswerJson, SummaryHasEveryField) {
                          {"tokens", 5},
                          {"first_entropy_nats", 1.25},
                          {"first_divergence_bits", 0.5},
-                         {"seconds_to_first_token", 2.0},
+                         {"first_token_seconds", 2.0},
                          {"prefill_seconds", 1.5},
                          {"tokens_per_second", 30.0},
                          {"peak_rss_bytes", 123456789},

@@ -108,7 +108,7 @@ std::string summary_json(const Answer& answer) {
   summary["model"] = valid_utf8(answer.model);
   summary["pooling"] = valid_utf8(answer.pooling);
   summary["prefill_seconds"] = answer.prefill_seconds;
-  summary["seconds_to_first_token"] = answer.first_token_seconds;
+  summary["first_token_seconds"] = answer.first_token_seconds;
   summary["tokens_per_second"] = answer.tokens_per_second;
   summary["peak_rss_bytes"] = answer.peak_rss_bytes;
   Json json;

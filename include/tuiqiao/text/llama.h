@@ -105,6 +105,8 @@ class LlamaDecoder final : public Decoder {
   Branch fork(Branch branch) override;
   void close(Branch branch) override;
   using Decoder::extend;
+  /// As Decoder::extend. What had been evaluated before a tuiqiao::Error counts: length() tells how much of each
+  /// extension that is, and no branch is sure to have rows.
   void extend(std::span<const Extension> extensions) override;
   std::span<const Row> rows(Branch branch) const override;
 

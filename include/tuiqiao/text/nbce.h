@@ -15,7 +15,8 @@ namespace tuiqiao {
 /// Source: Scientific Spaces 9617; Su et al. (NAACL 2024).
 class NbceDecoder final : public Decoder {
  public:
-  /// Takes over `trunks` of `inner`: first the one without context, then one a context. `inner` must outlive this.
+  /// Borrows `trunks` of `inner`: first the one without context, then one a context. `inner` must outlive this, which
+  /// closes no branch when it goes: the trunks and what was forked of them and not closed live on in `inner`.
   /// Throws: std::invalid_argument on fewer than two trunks, a trunk that does not live, or options that Pooler
   /// refuses.
   NbceDecoder(Decoder& inner, std::span<const Branch> trunks, const PoolingOptions& options);
