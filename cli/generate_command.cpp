@@ -315,6 +315,7 @@ int run(Arguments& arguments, const std::stop_token& stop) {
     writer.break_off();
     throw;
   }
+  if (store && !arguments.json) tell(cache_line(store->statistics()));
   if (!arguments.html.empty()) {
     write_answers_html(arguments.html,
                        documents.empty() ? "Answers" : fmt::format("Answers from {} documents", documents.size()),

@@ -603,8 +603,15 @@ TEST_F(Cli, GivesTheSameBytesFromTheCache) {
   }
   const Arguments text = asked("tiny-gemma3", {"--cache", path("states")});
   const std::string first = run(text).out;
-  EXPECT_EQ(first, run(text).out);
+  const Result again = run(text);
+  EXPECT_EQ(first, again.out);
+  EXPECT_TRUE(std::regex_search(again.err, std::regex("cache: 3 loaded \\([0-9.]+ KiB\\), 0 not there, 0 damaged, 0 "
+                                                      "evicted, 0 B saved\n")))
+      << again.err;
   EXPECT_EQ(first, run(asked("tiny-gemma3")).out);
+  const json cache = answered(asked("tiny-gemma3", {"--cache", path("states")})).back()["summary"]["cache"];
+  EXPECT_EQ(cache["hits"], 3);
+  EXPECT_EQ(cache["saved_bytes"], 0);
 }
 
 TEST_F(Cli, AnswersWhenTheCacheIsFull) {

@@ -281,6 +281,15 @@ TEST_F(StateStoreTest, OrdersByUseAtFullResolution) {
   for (int i = 0; i < kFiles; ++i) EXPECT_EQ(fs::exists(place_of(fmt::format("{:02}", i))), i < 10) << i;
 }
 
+TEST_F(StateStoreTest, CountsBytes) {
+  StateStore store(folder_, 500);
+  store.save("a", blob_of(100));
+  store.save("large", blob_of(600));  // is not kept
+  for (int i = 0; i < 3; ++i) store.load("a");
+  EXPECT_EQ(store.statistics().saved_bytes, 100U);
+  EXPECT_EQ(store.statistics().loaded_bytes, 300U);
+}
+
 TEST_F(StateStoreTest, LeavesForeignFilesAlone) {
   write(folder_ / "notes.txt", std::string(100000, 'x'));
   write(folder_ / "old.tmp", "x");

@@ -5,6 +5,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "bytes_text.h"
 #include "text/utf8.h"
 
 namespace tuiqiao {
@@ -42,6 +43,17 @@ Json context_json(std::size_t index, const AnswerContext& context, const Context
   json["prompt_tokens"] = context.tokens;
   json["share"] = share.share;
   json["mean_entropy_nats"] = share.mean_entropy_nats;
+  return json;
+}
+
+Json cache_json(const StateStore::Statistics& cache) {
+  Json json;
+  json["hits"] = cache.hits;
+  json["misses"] = cache.misses;
+  json["rejected"] = cache.rejected;
+  json["evicted"] = cache.evicted;
+  json["loaded_bytes"] = cache.loaded_bytes;
+  json["saved_bytes"] = cache.saved_bytes;
   return json;
 }
 
@@ -111,9 +123,16 @@ std::string summary_json(const Answer& answer) {
   summary["first_token_seconds"] = answer.first_token_seconds;
   summary["tokens_per_second"] = answer.tokens_per_second;
   summary["peak_rss_bytes"] = answer.peak_rss_bytes;
+  summary["cache"] = answer.cache ? cache_json(*answer.cache) : Json();
   Json json;
   json["summary"] = std::move(summary);
   return json.dump();
+}
+
+std::string cache_line(const StateStore::Statistics& cache) {
+  return fmt::format("cache: {} loaded ({}), {} not there, {} damaged, {} evicted, {} saved\n", cache.hits,
+                     bytes_text(static_cast<std::int64_t>(cache.loaded_bytes)), cache.misses, cache.rejected,
+                     cache.evicted, bytes_text(static_cast<std::int64_t>(cache.saved_bytes)));
 }
 
 std::string terminal_colour(int context) {

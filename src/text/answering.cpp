@@ -401,6 +401,7 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
     if (options.generate.stop.stop_requested()) throw Interrupted();
     if (!last) engine.source().close(branch);
     answer.peak_rss_bytes = peak_rss_bytes();
+    if (store) answer.cache = store->statistics();
     if (events.end) events.end(answer);
     if (agreed && events.note) {
       events.note(fmt::format("the documents' rows never differ by more than {} bits: does the template show them?",

@@ -253,6 +253,7 @@ std::optional<std::vector<std::uint8_t>> StateStore::load(std::string_view key) 
   }
   if (found == Found::whole) {
     ++statistics_.hits;
+    statistics_.loaded_bytes += blob.size();
     touch(file);
     return blob;
   }
@@ -284,6 +285,7 @@ void StateStore::save(std::string_view key, std::span<const std::uint8_t> blob) 
     ::unlink(temporary.c_str());
     fail(file, "cannot be written", error);
   }
+  statistics_.saved_bytes += blob.size();
   evict(0);  // others may have saved meanwhile
 }
 

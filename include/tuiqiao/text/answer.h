@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "tuiqiao/text/state_store.h"
 #include "tuiqiao/text/vocabulary.h"
 
 namespace tuiqiao {
@@ -43,6 +45,7 @@ struct Answer {
   double first_token_seconds = 0;    ///< from the start to the first token
   double tokens_per_second = 0;      ///< after the first
   std::int64_t peak_rss_bytes = 0;
+  std::optional<StateStore::Statistics> cache;  ///< of the store that was used, if any
 };
 
 /// What one context contributed.
@@ -62,7 +65,7 @@ int count_switches(const Answer& answer);
 /// carries the bytes of an unfinished character from one token to the next.
 std::string token_json(const Answer& answer, const AnswerToken& token, std::string& pending);
 /// The closing object: {"summary": {...}} with contexts (index, id, title, part, ...), switches, finish, abstained,
-/// times and peak_rss_bytes.
+/// times, peak_rss_bytes and the cache's counts (null where none is used).
 std::string summary_json(const Answer& answer);
 
 /// A self-contained page with the coloured answers: each document has a colour, hovering a token shows its source,
@@ -77,5 +80,7 @@ std::string terminal_colour(int context);
 inline constexpr const char* kTerminalReset = "\x1b[0m";
 /// The legend under an answer, one line a context that decided anything, then the switches; coloured if `colour`.
 std::string legend(const Answer& answer, bool colour);
+/// What a store was good for, in one line.
+std::string cache_line(const StateStore::Statistics& cache);
 
 }  // namespace tuiqiao

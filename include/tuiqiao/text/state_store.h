@@ -23,6 +23,8 @@ class StateStore {
     int misses = 0;    ///< absent
     int rejected = 0;  ///< found, but damaged, foreign or half-written; removed
     int evicted = 0;   ///< removed to stay within the limit
+    std::uint64_t loaded_bytes = 0;
+    std::uint64_t saved_bytes = 0;
   };
 
   /// `limit_bytes` bounds the folder's blobs, least recently used first out; 0 for no limit.
@@ -35,6 +37,7 @@ class StateStore {
   /// Throws: tuiqiao::Error when the disk refuses; the store is as before then.
   void save(std::string_view key, std::span<const std::uint8_t> blob);
 
+  /// Counted since the object was made.
   const Statistics& statistics() const { return statistics_; }
 
  private:
