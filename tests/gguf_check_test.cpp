@@ -250,6 +250,8 @@ TEST(GgufCheck, EachRuleHasItsMessage) {
        "'llama.nextn_predict_layers' = 2 outside [0, 1]"},
       {[](Parts& p) { p.set("llama.context_length", u32(1U << 31)); },
        "'llama.context_length' = 2147483648 outside [1,"},
+      {[](Parts& p) { p.set("llama.context_length", u32(1U << 28)); },
+       "'llama.context_length' = 268435456 outside [1, 16777216]"},
       {[](Parts& p) { p.set("llama.attention.sliding_window", u32(~0U)); }, "sliding_window' = 4294967295 outside"},
       {[](Parts& p) { p.set("llama.expert_count", u32(2000)); }, "key 'llama.expert_count' = 2000 outside [0, 1024]"},
       {[](Parts& p) { p.set("llama.expert_used_count", u32(1)); }, "key 'llama.expert_used_count' = 1 outside [0, 0]"},
