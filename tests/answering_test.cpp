@@ -283,6 +283,29 @@ TEST_P(Answering, StopsInTheMiddle) {
   EXPECT_THROW(answer_questions(model(), documents, questions, options(), nullptr, progress), Interrupted);
 }
 
+TEST_P(Answering, TakesAShortDocumentWhereLittleRoomIsLeft) {
+  const Document tiny_document{"tiny", "", "The heron.", std::nullopt};
+  const auto contexts_in = [&](int window, const Document& from) {
+    return make_contexts(model().vocabulary(), {from}, {questions[0]}, options(), window, {});
+  };
+  // The window that it fills to the last token.
+  const int needed =
+      contexts_in(500, tiny_document)[0].label.tokens + options().generate.max_tokens +
+      static_cast<int>(question_prompt(options().prompt, model().vocabulary(), questions[0].text, "").size());
+  const auto contexts = contexts_in(needed, tiny_document);
+  ASSERT_EQ(contexts.size(), 1U);
+  EXPECT_EQ(contexts[0].label.part, 0);
+  for (int less = 1; less < 20; ++less) EXPECT_THROW(contexts_in(needed - less, tiny_document), Error) << less;
+  // A part of a longer one would be too short to be of use.
+  try {
+    contexts_in(needed, documents[1]);
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("too small"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("for two"), std::string::npos) << error.what();
+  }
+}
+
 TEST_P(Answering, RefusesWhatDoesNotFit) {
   AnsweringOptions with = options();
   with.window = 50;

@@ -310,7 +310,7 @@ TEST_F(Cli, RefusesWindowsThatAreTooSmall) {
   expect_refused(asked("tiny-llama", {"--ctx-size", "40"}), kBadInput, {"window of 40", "question"});
   expect_refused(asked("tiny-llama", {"-n", "500"}), kBadInput, {"window of 512", "500"});
   expect_refused(generate("tiny-llama", {words(600)}), kBadInput, {"window of 512", "question"});
-  const std::string titled = write("titled.json", json{{{"title", words(100)}, {"text", "a"}}}.dump());
+  const std::string titled = write("titled.json", json{{{"title", words(100)}, {"text", words(50)}}}.dump());
   expect_refused(generate("tiny-bpe", {"--contexts", titled, "--ctx-size", "160", "Q"}), kBadInput, {"title"});
 }
 

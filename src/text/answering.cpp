@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "split.h"
 #include "tuiqiao/error.h"
 #include "tuiqiao/text/nbce.h"
 
@@ -36,11 +37,25 @@ std::string body_of(const Document& part, bool numbered, std::size_t number) {
   return trimmed(body + part.text);
 }
 
-/// Parts of a document as contexts of at most `space` tokens, `room` of them for its body; none where its title and
-/// number leave less than kLeastPart for its text. `before` contexts come first.
+/// A document or part as context number `number`.
+Context context_of(const Vocabulary& vocabulary, const Document& part, int part_number, const AnsweringOptions& options,
+                   std::size_t number) {
+  Context context;
+  context.tokens = document_prompt(options.prompt, vocabulary, body_of(part, options.numbered, number));
+  context.score = part.score;
+  context.label = {part.id, part.title, part_number, static_cast<int>(context.tokens.size())};
+  return context;
+}
+
+/// A document as contexts of at most `space` tokens, `room` of them for its body: whole where it fits, else in parts;
+/// none where its title and number leave less than kLeastPart for a part. `before` contexts come first.
 std::vector<Context> fitting_parts(const Vocabulary& vocabulary, const Document& document,
                                    const AnsweringOptions& options, std::int64_t space, std::int64_t room,
                                    std::size_t before) {
+  if (room > 0 && has_at_most(vocabulary, document.text, static_cast<std::size_t>(room))) {
+    Context whole = context_of(vocabulary, document, 0, options, before + 1);
+    if (whole.label.tokens <= space) return {std::move(whole)};
+  }
   Document head = document;
   head.text = "-";
   const auto taken = static_cast<std::int64_t>(vocabulary.tokenize(body_of(head, options.numbered, before + 1)).size());
@@ -53,14 +68,9 @@ std::vector<Context> fitting_parts(const Vocabulary& vocabulary, const Document&
     std::vector<Context> contexts;
     std::int64_t excess = 0;
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      Context context;
-      const std::string body = body_of(parts[i], options.numbered, before + i + 1);
-      context.tokens = document_prompt(options.prompt, vocabulary, body);
-      context.score = document.score;
-      const auto tokens = static_cast<int>(context.tokens.size());
-      context.label = {document.id, document.title, parts.size() > 1 ? static_cast<int>(i) + 1 : 0, tokens};
-      excess = std::max(excess, tokens - space);
-      contexts.push_back(std::move(context));
+      const int part = parts.size() > 1 ? static_cast<int>(i) + 1 : 0;
+      contexts.push_back(context_of(vocabulary, parts[i], part, options, before + i + 1));
+      excess = std::max(excess, contexts.back().label.tokens - space);
     }
     if (excess <= 0) return contexts;
     most -= excess;  // joined to its title a text may have more tokens than both apart
@@ -329,15 +339,17 @@ std::vector<Context> make_contexts(const Vocabulary& vocabulary, const std::vect
   // Tokens of a context, and of its document alone.
   const std::int64_t space = window - static_cast<std::int64_t>(question_tokens) - options.generate.max_tokens;
   const std::int64_t room = space - static_cast<std::int64_t>(document_prompt(options.prompt, vocabulary, "").size());
-  if (room < (documents.empty() ? 0 : kLeastPart)) {
-    throw Error(fmt::format("a window of {} tokens is too small: template and question take {}, the answer up to {}{}",
-                            window, window - options.generate.max_tokens - room, options.generate.max_tokens,
-                            documents.empty() ? "" : ", which leaves no room for a document"));
-  }
+  const auto too_small = [&](const std::string& consequence) {
+    return Error(fmt::format("a window of {} tokens is too small: template and question take {}, the answer up to {}{}",
+                             window, window - options.generate.max_tokens - room, options.generate.max_tokens,
+                             consequence));
+  };
+  if (room < 0) throw too_small(documents.empty() ? "" : ", which leaves no room for a document");
   std::vector<Context> contexts;
   std::vector<std::string> notes;  // told once nothing is wrong
   for (const Document& document : documents) {
     std::vector<Context> parts = fitting_parts(vocabulary, document, options, space, room, contexts.size());
+    if (parts.empty() && room < kLeastPart) throw too_small(fmt::format(", which leaves {} for {}", room, document.id));
     if (parts.empty())
       throw Error(
           fmt::format("{}: its title leaves no room for its text in a window of {} tokens", document.id, window));

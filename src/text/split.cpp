@@ -1,3 +1,5 @@
+#include "split.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -73,15 +75,6 @@ std::size_t character_begin(std::string_view text, std::size_t at) {
 
 /// Of a piece of unknown density, this many bytes a token are tokenised first, to see whether more are worth it.
 constexpr std::size_t kFirstLook = 6;
-
-/// Whether `text` has at most `most` tokens; a yes is exact. Growing beginnings of a long text are looked at before all
-/// of it: one with twice the tokens allowed shows that the whole has too many.
-bool has_at_most(const Vocabulary& vocabulary, std::string_view text, std::size_t most) {
-  for (std::size_t look = 4 * kFirstLook * most; look < text.size() / 2; look *= 4) {
-    if (vocabulary.tokenize(text.substr(0, character_begin(text, look))).size() > 2 * most) return false;
-  }
-  return vocabulary.tokenize(text).size() <= most;
-}
 
 /// Cuts one text into parts. Positions are bytes into it; a part is a range whose text is `body(begin, end)`.
 class Splitter {
@@ -227,6 +220,13 @@ std::vector<Splitter::Range> Splitter::split(std::size_t overlap) const {
 }
 
 }  // namespace
+
+bool has_at_most(const Vocabulary& vocabulary, std::string_view text, std::size_t most) {
+  for (std::size_t look = 4 * kFirstLook * most; look < text.size() / 2; look *= 4) {
+    if (vocabulary.tokenize(text.substr(0, character_begin(text, look))).size() > 2 * most) return false;
+  }
+  return vocabulary.tokenize(text).size() <= most;
+}
 
 std::vector<Document> split_document(const Document& document, const Vocabulary& vocabulary, int max_tokens,
                                      int overlap_tokens) {
