@@ -22,39 +22,10 @@ namespace fs = std::filesystem;
 }
 
 /// All of `content`, on the disk where there is one; 0 or what went wrong.
-int write_all(int descriptor, std::string_view content, bool regular) {
-  while (!content.empty()) {
-    const ssize_t written = ::write(descriptor, content.data(), content.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return errno;
-    content.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return regular && ::fsync(descriptor) != 0 ? errno : 0;
-}
-
 int write_and_close(int descriptor, std::string_view content, bool regular) {
-  const int error = write_all(descriptor, content, regular);
+  int error = write_all(descriptor, content.data(), content.size());
+  if (error == 0 && regular && ::fsync(descriptor) != 0) error = errno;
   return ::close(descriptor) != 0 && error == 0 ? errno : error;
-}
-
-struct Temporary {
-  fs::path name;
-  int descriptor = -1;
-  int error = 0;
-};
-
-/// A new empty file in `folder`, open for writing; the process's umask applies.
-Temporary open_beside(const fs::path& folder) {
-  static std::atomic<unsigned> serial{0};
-  constexpr int kTries = 100;  // a file of a process that died may have the name
-  Temporary made;
-  for (int i = 0; i < kTries && made.descriptor < 0; ++i) {
-    made.name = folder / fmt::format(".tuiqiao-{}-{}.tmp", ::getpid(), serial++);
-    made.descriptor = ::open(made.name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    made.error = made.descriptor < 0 ? errno : 0;
-    if (made.error != 0 && made.error != EEXIST) break;
-  }
-  return made;
 }
 
 /// Where the bytes belong: behind symbolic links, even if nothing is there yet.
@@ -72,6 +43,31 @@ fs::path real_place(const fs::path& file) {
 
 }  // namespace
 
+TemporaryFile create_temporary(const fs::path& folder, std::string_view before, std::string_view after) {
+  static std::atomic<unsigned> serial{0};
+  constexpr int kTries = 100;  // a process that died may have left the name, or one on another machine may use it
+  TemporaryFile made;
+  for (int i = 0; i < kTries && made.descriptor < 0; ++i) {
+    made.name = folder / fmt::format("{}{}-{}{}", before, ::getpid(), serial++, after);
+    made.descriptor = ::open(made.name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    made.error = made.descriptor < 0 ? errno : 0;
+    if (made.error != 0 && made.error != EEXIST) break;
+  }
+  return made;
+}
+
+int write_all(int descriptor, const void* data, std::size_t size) {
+  const auto* from = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t written = ::write(descriptor, from, size);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return errno;
+    from += written;
+    size -= static_cast<std::size_t>(written);
+  }
+  return 0;
+}
+
 void write_file_atomically(const fs::path& file, std::string_view content) {
   struct stat old {};
   const bool exists = ::stat(file.c_str(), &old) == 0;
@@ -84,7 +80,7 @@ void write_file_atomically(const fs::path& file, std::string_view content) {
   }
 
   const fs::path place = real_place(file);
-  const Temporary temporary = open_beside(place.parent_path());
+  const TemporaryFile temporary = create_temporary(place.parent_path(), ".tuiqiao-", ".tmp");
   if (temporary.descriptor < 0) fail(file, temporary.error);
   const int mode_error = exists && ::fchmod(temporary.descriptor, old.st_mode & 0777) != 0 ? errno : 0;
   const int write_error = write_and_close(temporary.descriptor, content, true);

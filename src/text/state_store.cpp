@@ -10,12 +10,12 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <exception>
 #include <system_error>
 #include <utility>
 
+#include "file_output.h"
 #include "tuiqiao/error.h"
 
 namespace tuiqiao {
@@ -96,18 +96,6 @@ bool read_exactly(int descriptor, void* data, std::size_t size) {
   return true;
 }
 
-bool write_all(int descriptor, const void* data, std::size_t size) {
-  const auto* from = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t written = ::write(descriptor, from, size);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return false;
-    from += written;
-    size -= static_cast<std::size_t>(written);
-  }
-  return true;
-}
-
 /// Reads `size` bytes into `data` and adds them to the sum while they are in the processor's cache.
 bool read_summed(int descriptor, std::uint8_t* data, std::size_t size, Checksum& sum) {
   constexpr std::size_t kPiece = std::size_t{1} << 20;
@@ -148,16 +136,11 @@ void touch(const fs::path& file) {
   ::utimensat(AT_FDCWD, file.c_str(), now, AT_SYMLINK_NOFOLLOW);
 }
 
-/// Creates a file for writing under a name that nobody else uses; throws where the folder does not take it.
-std::pair<int, fs::path> create_temporary(const fs::path& folder) {
-  static std::atomic<unsigned> serial{0};
-  constexpr int kTries = 100;  // a process that died may have left the name, or one on another machine may use it
-  for (int i = 0;; ++i) {
-    fs::path file = folder / fmt::format("{}-{}{}", ::getpid(), serial++, kTemporarySuffix);
-    const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (descriptor >= 0) return {descriptor, std::move(file)};
-    if (errno != EEXIST || i == kTries) fail(folder, "cannot write to this folder", errno);
-  }
+/// A new file of the store; throws where the folder does not take it.
+TemporaryFile create_state(const fs::path& folder) {
+  TemporaryFile made = create_temporary(folder, "", kTemporarySuffix);
+  if (made.descriptor < 0) fail(folder, "cannot write to this folder", made.error);
+  return made;
 }
 
 /// Writes a whole state file and closes it; 0 or what went wrong.
@@ -169,9 +152,9 @@ int write_state(Descriptor file, std::string_view key, std::span<const std::uint
   sum.add(key.data(), key.size());
   sum.add(blob.data(), blob.size());
   sum.store(header);
-  const bool done = write_all(file.get(), &header, sizeof header) && write_all(file.get(), key.data(), key.size()) &&
-                    write_all(file.get(), blob.data(), blob.size());
-  const int error = done ? 0 : errno;
+  int error = write_all(file.get(), &header, sizeof header);
+  if (error == 0) error = write_all(file.get(), key.data(), key.size());
+  if (error == 0) error = write_all(file.get(), blob.data(), blob.size());
   return !file.close() && error == 0 ? errno : error;
 }
 
@@ -219,9 +202,9 @@ StateStore::StateStore(fs::path folder, std::uint64_t limit_bytes) : limit_bytes
   fs::create_directories(folder_, error);
   if (error) fail(folder_, "cannot make this folder", error.value());
   remove_leftovers(folder_);
-  const auto [descriptor, probe] = create_temporary(folder_);
-  ::close(descriptor);
-  ::unlink(probe.c_str());
+  const TemporaryFile probe = create_state(folder_);
+  ::close(probe.descriptor);
+  ::unlink(probe.name.c_str());
 }
 
 fs::path StateStore::path_of(std::string_view key) const {
@@ -269,8 +252,9 @@ void StateStore::save(std::string_view key, std::span<const std::uint8_t> blob) 
     ::unlink(file.c_str());  // what was kept under the key is no longer what the caller wants kept
     return;
   }
-  const auto [descriptor, temporary] = create_temporary(folder_);
-  int error = write_state(Descriptor(descriptor), key, blob);
+  const TemporaryFile made = create_state(folder_);
+  const fs::path& temporary = made.name;
+  int error = write_state(Descriptor(made.descriptor), key, blob);
   struct stat old {};
   const bool replaces = ::lstat(file.c_str(), &old) == 0;
   if (error == 0 && replaces && S_ISDIR(old.st_mode)) error = EISDIR;  // before others make room for nothing
