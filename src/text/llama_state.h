@@ -13,7 +13,7 @@ namespace tuiqiao {
 /// What a LlamaModel shares with the decoders over it.
 struct LlamaModel::State {
   struct Free {
-    void operator()(llama_model* model) const { llama_model_free(model); }
+    void operator()(llama_model* loaded) const { llama_model_free(loaded); }
   };
   std::unique_ptr<llama_model, Free> model;
   std::optional<Vocabulary> vocabulary;
