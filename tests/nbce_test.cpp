@@ -18,7 +18,7 @@ struct Bundle {
   TableDecoder decoder;
   std::vector<Branch> trunks;
 
-  explicit Bundle(unsigned seed, std::vector<Token> contexts, int max_branches = 8)
+  explicit Bundle(unsigned seed, const std::vector<Token>& contexts, int max_branches = 8)
       : decoder(random_table(seed), max_branches) {
     trunks.push_back(decoder.open());
     for (const Token context : contexts) {

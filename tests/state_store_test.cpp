@@ -178,9 +178,9 @@ TEST_F(StateStoreTest, DoesNotBelieveClaims) {
                                            std::uint64_t{1} << 40, std::uint64_t{1} << 63, ~std::uint64_t{0}}) {
       if (key_bytes == 1 && blob_bytes == 20) continue;
       std::string bytes = good;
-      for (int i = 0; i < 8; ++i) {
-        bytes[static_cast<std::size_t>(8 + i)] = static_cast<char>(key_bytes >> (8 * i));
-        bytes[static_cast<std::size_t>(16 + i)] = static_cast<char>(blob_bytes >> (8 * i));
+      for (std::size_t i = 0; i < 8; ++i) {
+        bytes[8 + i] = static_cast<char>(key_bytes >> (8 * i));
+        bytes[16 + i] = static_cast<char>(blob_bytes >> (8 * i));
       }
       write(file, bytes);
       EXPECT_FALSE(store.load("k").has_value());

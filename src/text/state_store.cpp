@@ -195,7 +195,7 @@ void remove_same(const fs::path& file, const struct stat& looked_at) {
 
 }  // namespace
 
-StateStore::StateStore(fs::path folder, std::uint64_t limit_bytes) : limit_bytes_(limit_bytes) {
+StateStore::StateStore(const fs::path& folder, std::uint64_t limit_bytes) : limit_bytes_(limit_bytes) {
   std::error_code error;
   folder_ = fs::absolute(folder, error);  // whoever changes the working folder later does not move the store
   if (error) fail(folder, "cannot be used as a folder", error.value());

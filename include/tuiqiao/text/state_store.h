@@ -29,7 +29,7 @@ class StateStore {
 
   /// `limit_bytes` bounds the folder's blobs, least recently used first out; 0 for no limit.
   /// Throws: tuiqiao::Error when the folder cannot be made or written to.
-  explicit StateStore(std::filesystem::path folder, std::uint64_t limit_bytes = 0);
+  explicit StateStore(const std::filesystem::path& folder, std::uint64_t limit_bytes = 0);
 
   /// The blob kept under `key`, or nothing. Never throws for a bad file.
   std::optional<std::vector<std::uint8_t>> load(std::string_view key);
