@@ -24,7 +24,7 @@ using nlohmann::json;
 
 inline constexpr int kBadInput = 1, kUsage = 2, kInterrupted = 130, kOutputClosed = 141;
 
-std::string model(const std::string& name) { return TUIQIAO_TEST_DATA "/models/" + name + ".gguf"; }
+inline std::string model(const std::string& name) { return TUIQIAO_TEST_DATA "/models/" + name + ".gguf"; }
 
 inline std::string content_of(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);

@@ -1,0 +1,117 @@
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace tuiqiao {
+
+/// A smooth top-k: maps a row x of n numbers to p in [0, 1]^n with sum p = k that tends to the 0/1 indicator of the k
+/// largest as the temperature tau falls. All of them keep the order and do not change with x + c, but for
+/// softmax_iterated.
+enum class TopkMethod {
+  /// k times p += softmax((1 - p) z), z = (x - min x) / tau. Works in practice, promises little: entries can exceed 1
+  /// and break the order (x = (12, 8, 4, 0), k = 2: 0.982, 0.996, ...). Whole k.
+  softmax_iterated,
+  /// p_i = P(i in S) for a k-subset S of weight exp(sum of x_S / tau): the gradient of log Z_k. Whole k.
+  gradient,
+  /// The others are p = f((x - t) / tau) with the threshold t that gives the sum k; any real k.
+  exponential,  ///< f(z) = min(1, e^z): softmax for k = 1
+  sigmoid,      ///< f(z) = 1 / (1 + e^-z)
+  laplace,      ///< f(z) = 1 - e^-z / 2 for z >= 0, else e^z / 2
+  clip,         ///< f(z) = min(max(z, 0), 1): the projection on the capped simplex, sparsemax for k = 1
+};
+
+/// "laplace" and so on, as on the command line. Throws: std::invalid_argument on an unknown name.
+TopkMethod topk_method_from_name(std::string_view name);
+std::string_view name(TopkMethod method);
+
+/// The upper half of a float32, rounded to nearest even; a quiet NaN stays one.
+struct Bfloat16 {
+  std::uint16_t bits = 0;
+
+  Bfloat16() = default;
+  explicit Bfloat16(float value) {
+    const auto whole = std::bit_cast<std::uint32_t>(value);
+    const bool is_nan = (whole & 0x7fffffffU) > 0x7f800000U;
+    bits = static_cast<std::uint16_t>(is_nan ? whole >> 16 | 0x40U : (whole + 0x7fffU + (whole >> 16 & 1U)) >> 16);
+  }
+  explicit operator float() const { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+};
+
+/// Rows of n entries, one behind another. T is float, double or Bfloat16.
+template <class T>
+struct Batch {
+  T* data = nullptr;
+  std::int64_t rows = 0, columns = 0;
+
+  std::span<T> row(std::int64_t i) const { return {data + i * columns, static_cast<std::size_t>(columns)}; }
+};
+
+enum class TopkTemperature {
+  given,       ///< tau in units of x
+  scale_free,  ///< tau in units of the row's standard deviation (over finite entries), so that s x + c gives the same p
+  entropy,     ///< tau is found for which the mean over entries of the entropy of p_i against 1 - p_i is `entropy_bits`
+};
+
+struct SmoothTopkOptions {
+  TopkMethod method = TopkMethod::laplace;
+  /// One for all rows, or one a row; at least 0, where 0 is the hard top-k: ties at its edge share what is left of k.
+  std::vector<double> tau{1};
+  TopkTemperature temperature = TopkTemperature::given;
+  /// For TopkTemperature::entropy: above 0, below that of p = k / n.
+  double entropy_bits = 0.1;
+};
+
+/// What one row came to.
+struct SmoothTopkRow {
+  double k = 0;
+  double tau = 0;             ///< in units of x
+  double threshold = 0;       ///< t, in units of x; NaN where the method has none; infinite for k = 0 and for k = n
+  double threshold_rest = 0;  ///< what rounding took from it: more digits where x is large against tau
+  double log_z = 0;           ///< log Z_k for `gradient`, else NaN
+};
+
+/// Smooth top-k of each row.
+///
+/// Shapes: x, p: [B, n], which may be the same memory; k: one, or one a row.
+/// Domain: entries are numbers or infinite. -inf is a mask: p = 0, and the entry counts for nothing. +inf is above all
+///         others: those entries have p = 1, or share k where there are more of them. 0 <= k <= the number of entries
+///         that are not masked.
+/// Error:  in float64 kTopkError absolute in each p, kTopkError n in their sum; kTopkFloatError with float32. The order
+///         is kept within the same.
+/// Throws: std::invalid_argument with the row on NaN, k outside its domain, tau negative or not finite, and shapes that
+///         do not fit.
+/// Cost:   threshold methods: expected O(n), about four passes with an exponential each; gradient: about 15 to 30
+///         passes with a division; softmax_iterated: 2 k passes with an exponential.
+/// Threads: OpenMP's, over rows, or inside a row where there are fewer rows than threads.
+/// Source: Scientific Spaces 10373; for `gradient` see gradient.cpp.
+template <class T>
+std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double> k, const SmoothTopkOptions& options,
+                                       Batch<T> p);
+
+inline constexpr double kTopkError = 1e-12;
+inline constexpr double kTopkFloatError = 1e-6;
+
+/// Derivatives of sum v p in a row's k and tau; 0 where they do not exist.
+struct SmoothTopkGradient {
+  double k = 0, tau = 0;
+};
+
+/// The gradient of sum v p in x, for each row: the vector-Jacobian product.
+///
+/// `rows` is what smooth_topk returned for x. Where p has a corner, the derivative is that of the sloping side for
+/// exponential and of the flat side for clip. For TopkTemperature::scale_free the standard deviation is differentiated
+/// too; for entropy tau counts as a constant. With tau = 0, k = 0 and k = n the gradient is 0; in k also where all f'
+/// underflow.
+///
+/// Shapes, domain, errors, threads: as smooth_topk; v: [B, n]; out: [B, n], not x or v.
+/// Cost: threshold methods two passes with an exponential; gradient about twice what p costs.
+template <class T>
+std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<const SmoothTopkRow> rows, Batch<const T> v,
+                                                const SmoothTopkOptions& options, Batch<T> out);
+
+}  // namespace tuiqiao

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <span>
+
+namespace tuiqiao::topk {
+
+/// TopkMethod::softmax_iterated on a row of finite entries. p may not be x. Cost: O(n k).
+void softmax_iterated(std::span<const double> x, int k, double tau, std::span<double> p);
+
+/// The gradient of sum v p in x, into out, and in tau. Memory: O(n sqrt k): some of the k stages are kept, the others
+/// computed again.
+double softmax_iterated_vjp(std::span<const double> x, int k, double tau, std::span<const double> v,
+                            std::span<double> out);
+
+}  // namespace tuiqiao::topk

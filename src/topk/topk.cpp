@@ -1,0 +1,399 @@
+#include "tuiqiao/topk.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "parallel.h"
+#include "topk/iterated.h"
+#include "topk/shape_kernels.h"
+#include "topk/subsets.h"
+#include "topk/threshold.h"
+
+namespace tuiqiao {
+
+namespace {
+
+using topk::Contents;
+using topk::Threshold;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+constexpr std::array<std::pair<TopkMethod, std::string_view>, 6> kNames{{
+    {TopkMethod::softmax_iterated, "softmax_iterated"},
+    {TopkMethod::gradient, "gradient"},
+    {TopkMethod::exponential, "exponential"},
+    {TopkMethod::sigmoid, "sigmoid"},
+    {TopkMethod::laplace, "laplace"},
+    {TopkMethod::clip, "clip"},
+}};
+
+bool takes_whole_k(TopkMethod method) {
+  return method == TopkMethod::softmax_iterated || method == TopkMethod::gradient;
+}
+
+[[noreturn]] void refuse(const char* function, const std::string& problem) {
+  throw std::invalid_argument(fmt::format("[{}] {}", function, problem));
+}
+
+/// One for all rows, or one a row.
+double of_row(std::span<const double> values, std::int64_t row) {
+  return values.size() == 1 ? values[0] : values[static_cast<std::size_t>(row)];
+}
+
+void check_shapes(const char* function, std::int64_t rows, std::int64_t columns, std::span<const double> k,
+                  const SmoothTopkOptions& o) {
+  const auto fits = [&](std::size_t size) { return size == 1 || static_cast<std::int64_t>(size) == rows; };
+  if (rows < 0 || columns < 0) refuse(function, fmt::format("{} rows of {} entries", rows, columns));
+  if (!fits(k.size())) refuse(function, fmt::format("{} values of k for {} rows", k.size(), rows));
+  if (!fits(o.tau.size())) refuse(function, fmt::format("{} values of tau for {} rows", o.tau.size(), rows));
+  for (const double tau : o.tau) {
+    if (!(tau >= 0 && std::isfinite(tau))) refuse(function, fmt::format("tau = {} is negative or not finite", tau));
+  }
+  if (o.temperature == TopkTemperature::entropy && !(o.entropy_bits > 0 && o.entropy_bits <= 1))
+    refuse(function, fmt::format("entropy_bits = {} outside (0, 1]", o.entropy_bits));
+}
+
+void check_row(std::int64_t row, const Contents& contents, double k, TopkMethod method) {
+  const auto say = [&](const std::string& problem) { refuse("smooth_topk", fmt::format("row {}: {}", row, problem)); };
+  if (contents.has_nan) say("an entry is NaN");
+  const std::int64_t present = contents.finite + contents.infinite;
+  if (!(k >= 0 && k <= static_cast<double>(present)))
+    say(fmt::format("k = {} outside [0, {}], the number of entries that are not masked", k, present));
+  if (takes_whole_k(method) && k != std::floor(k))
+    say(fmt::format("k = {} is not whole, as {} needs it", k, name(method)));
+  if (takes_whole_k(method) && k > std::numeric_limits<int>::max())
+    say(fmt::format("k = {} above {}, the most for {}", k, std::numeric_limits<int>::max(), name(method)));
+}
+
+/// A row as the loops take it: Bfloat16 is widened.
+template <class T>
+struct Storage {
+  using Real = T;
+};
+template <>
+struct Storage<Bfloat16> {
+  using Real = float;
+};
+template <class T>
+using Real = typename Storage<T>::Real;
+
+template <class T>
+std::span<const Real<T>> widened(std::span<const T> row, std::vector<Real<T>>& buffer) {
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    buffer.assign(row.size(), 0);
+    for (std::size_t i = 0; i < row.size(); ++i) buffer[i] = static_cast<float>(row[i]);
+    return buffer;
+  } else {
+    return row;
+  }
+}
+
+template <class R, class T>
+void put(const std::vector<R>& from, std::span<T> to) {
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = T(from[i]);
+}
+
+/// Ties at the edge share what is left of k. Returns the edge.
+template <class R>
+double hard(std::span<const R> x, double k, std::span<R> p) {
+  std::vector<R> sorted(x.begin(), x.end());
+  const auto at = sorted.begin() + static_cast<std::ptrdiff_t>(std::ceil(k)) - 1;
+  std::nth_element(sorted.begin(), at, sorted.end(), std::greater<>());
+  const R edge = *at;
+  double above = 0, equal = 0;
+  for (const R v : x) above += v > edge ? 1 : 0, equal += v == edge ? 1 : 0;
+  for (std::size_t i = 0; i < x.size(); ++i)
+    p[i] = x[i] > edge ? R{1} : x[i] == edge ? static_cast<R>((k - above) / equal) : R{0};
+  return static_cast<double>(edge);
+}
+
+/// The finite entries in double, for the methods that take nothing else.
+struct Finite {
+  std::vector<double> x, p;
+
+  template <class R>
+  explicit Finite(std::span<const R> row) {
+    for (const R v : row) {
+      if (std::isfinite(v)) x.push_back(static_cast<double>(v));
+    }
+    p.resize(x.size());
+  }
+  template <class R>
+  void put_back(std::span<const R> row, double infinite, std::span<R> out) const {
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const R v = row[i];
+      out[i] = std::isfinite(v) ? static_cast<R>(p[next++]) : v > 0 ? static_cast<R>(infinite) : R{0};
+    }
+  }
+};
+
+void keep(SmoothTopkRow& row, Threshold at) {
+  row.threshold = at.t();
+  row.threshold_rest = (at.base - row.threshold) + at.offset;
+}
+
+/// One row at one temperature, in units of x.
+template <class R>
+SmoothTopkRow solve(TopkMethod method, std::span<const R> x, const Contents& contents, double k, double tau,
+                    std::span<R> p) {
+  SmoothTopkRow result{k, tau, kNone, 0, kNone};
+  const auto infinite = static_cast<double>(contents.infinite), finite = static_cast<double>(contents.finite);
+  const bool has_threshold = !takes_whole_k(method);
+  // The iterated softmax stays uneven with k = n.
+  const bool takes_all = k == infinite + finite && method != TopkMethod::softmax_iterated;
+  if (k <= infinite || takes_all) {
+    // Nothing is left to choose among finite entries.
+    const double share = k >= infinite ? 1 : k / infinite, rest = k > infinite ? 1 : 0;
+    for (std::size_t i = 0; i < x.size(); ++i) p[i] = static_cast<R>(std::isfinite(x[i]) ? rest : x[i] > 0 ? share : 0);
+    if (has_threshold) result.threshold = k > infinite ? -kInfinity : kInfinity;
+    if (method == TopkMethod::gradient && contents.infinite == 0) {
+      result.log_z = 0;
+      if (k > 0) {
+        for (const R v : x) result.log_z += std::isfinite(v) ? static_cast<double>(v) / tau : 0;
+      }
+    }
+    return result;
+  }
+  if (!(tau > 1e-290)) {
+    const double edge = hard(x, k, p);
+    if (has_threshold) result.threshold = edge;
+    return result;
+  }
+  if (has_threshold) {
+    // float32 has no room for tau far from 1.
+    const bool fits = std::is_same_v<R, double> || (tau > 1e-30 && tau < 1e30);
+    if (fits) {
+      const Threshold at = topk::find_threshold(method, x, contents, k, tau);
+      keep(result, at);
+      topk::shape_values(method, x, at, p);
+    } else {
+      const std::vector<double> wide(x.begin(), x.end());
+      std::vector<double> out(wide.size());
+      const Threshold at = topk::find_threshold(method, std::span<const double>(wide), contents, k, tau);
+      keep(result, at);
+      topk::shape_values(method, std::span<const double>(wide), at, out);
+      put(out, p);
+    }
+    return result;
+  }
+  Finite row(x);
+  const int rest = static_cast<int>(k - infinite);
+  if (method == TopkMethod::gradient) {
+    const double log_z = topk::subset_marginals(row.x, rest, tau, row.p);
+    if (contents.infinite == 0) result.log_z = log_z;
+  } else {
+    topk::softmax_iterated(row.x, rest, tau, row.p);
+  }
+  row.put_back(x, 1, p);
+  return result;
+}
+
+double deviation(std::span<const double> x) {
+  double mean = 0, squares = 0;
+  for (const double v : x) mean += v / static_cast<double>(x.size());
+  for (const double v : x) squares += (v - mean) * (v - mean) / static_cast<double>(x.size());
+  return std::sqrt(squares);
+}
+
+template <class R>
+double mean_entropy_bits(std::span<const R> p, std::int64_t present) {
+  double sum = 0;
+  for (const R v : p) {
+    const auto q = std::clamp(static_cast<double>(v), 0.0, 1.0);
+    if (q > 0 && q < 1) sum -= q * std::log2(q) + (1 - q) * std::log2(1 - q);
+  }
+  return sum / static_cast<double>(present);
+}
+
+/// The temperature, in units of x, at which p has the wished entropy: by halving its logarithm.
+template <class R>
+double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<const R> x, const Contents& contents,
+                      double k, std::span<R> p) {
+  const std::int64_t present = contents.finite + contents.infinite;
+  const double range = contents.most - contents.least;
+  if (!(range > 0) || k <= static_cast<double>(contents.infinite) || k == static_cast<double>(present)) return 1;
+  const auto entropy = [&](double log_tau) {
+    solve(o.method, x, contents, k, std::exp(log_tau), p);
+    return mean_entropy_bits(std::span<const R>(p), present);
+  };
+  double low = std::log(range) - 40, high = std::log(range) + 10;
+  if (entropy(high) < o.entropy_bits) {
+    refuse("smooth_topk", fmt::format("row {}: entropy_bits = {} is above that of p = k / n", row, o.entropy_bits));
+  }
+  if (entropy(low) > o.entropy_bits) return std::exp(low);  // ties at the edge keep it above
+  for (int i = 0; i < 60 && high - low > 1e-12; ++i) {
+    const double middle = low + (high - low) / 2;
+    (entropy(middle) < o.entropy_bits ? low : high) = middle;
+  }
+  return std::exp(low + (high - low) / 2);
+}
+
+/// Calls body(row) for all rows; on OpenMP's threads where there are several.
+template <class Body>
+void for_each_row(std::int64_t rows, const Body& body) {
+  if (rows == 1) {
+    body(0);
+  } else {
+    parallel_for(rows, body);
+  }
+}
+
+/// The gradient of one row where something can still move.
+template <class R>
+SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const SmoothTopkRow& row, std::span<const R> v,
+                             std::span<R> out) {
+  SmoothTopkGradient gradient;
+  std::fill(out.begin(), out.end(), R{0});
+  if (takes_whole_k(method)) {
+    Finite finite(x);
+    std::vector<double> weights, g(finite.x.size());
+    double infinite = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      if (std::isfinite(x[i])) weights.push_back(static_cast<double>(v[i]));
+      infinite += x[i] == std::numeric_limits<R>::infinity() ? 1 : 0;
+    }
+    const int rest = static_cast<int>(row.k - infinite);
+    const int most = static_cast<int>(finite.x.size()) - (method == TopkMethod::gradient ? 1 : 0);
+    if (rest <= 0 || rest > most) return gradient;
+    if (method == TopkMethod::gradient) {
+      topk::subset_vjp(finite.x, rest, row.tau, weights, g);
+      // p depends on x / tau, and a shift of x changes nothing.
+      for (std::size_t i = 0; i < g.size(); ++i) gradient.tau -= g[i] * (finite.x[i] - finite.x[0]) / row.tau;
+    } else {
+      gradient.tau = topk::softmax_iterated_vjp(finite.x, rest, row.tau, weights, g);
+    }
+    finite.p = std::move(g);
+    finite.put_back(x, 0, out);
+    return gradient;
+  }
+  if (!std::isfinite(row.threshold)) return gradient;
+  const Threshold at{row.threshold, row.threshold_rest, 1 / row.tau};
+  const topk::SlopeSums sums = topk::slope_sums(method, x, v, at);
+  if (!(sums.slope > 0)) return gradient;
+  const double mean = sums.slope_v / sums.slope;
+  topk::slope_values(method, x, v, at, mean, 1 / row.tau, out);
+  gradient.k = mean;
+  gradient.tau = (mean * sums.slope_z - sums.slope_v_z) / row.tau;
+  return gradient;
+}
+
+}  // namespace
+
+TopkMethod topk_method_from_name(std::string_view wanted) {
+  for (const auto& [method, known] : kNames) {
+    if (known == wanted) return method;
+  }
+  throw std::invalid_argument(
+      fmt::format("[topk_method_from_name] no method is called '{}': softmax_iterated, gradient, exponential, sigmoid, "
+                  "laplace, clip",
+                  wanted));
+}
+
+std::string_view name(TopkMethod method) { return kNames[static_cast<std::size_t>(method)].second; }
+
+template <class T>
+std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double> k, const SmoothTopkOptions& options,
+                                       Batch<T> p) {
+  using R = Real<T>;
+  check_shapes("smooth_topk", x.rows, x.columns, k, options);
+  if (p.rows != x.rows || p.columns != x.columns) {
+    refuse("smooth_topk", fmt::format("p has {} rows of {}, x {} of {}", p.rows, p.columns, x.rows, x.columns));
+  }
+  std::vector<SmoothTopkRow> results(static_cast<std::size_t>(x.rows));
+  for_each_row(x.rows, [&](std::int64_t i) {
+    std::vector<R> buffer, out_buffer;
+    const std::span<const R> row = widened<T>(x.row(i), buffer);
+    const Contents contents = topk::contents_of(row);
+    const double row_k = of_row(k, i), tau = of_row(options.tau, i);
+    check_row(i, contents, row_k, options.method);
+    std::span<R> out;
+    if constexpr (std::is_same_v<T, Bfloat16>) {
+      out_buffer.resize(row.size());
+      out = out_buffer;
+    } else {
+      out = p.row(i);
+      if (out.data() == row.data() && options.temperature == TopkTemperature::entropy)
+        out = (out_buffer.resize(row.size()), std::span<R>(out_buffer));  // solved more than once
+    }
+    double in_units = tau;
+    if (options.temperature == TopkTemperature::scale_free) {
+      const double spread = deviation(Finite(row).x);
+      in_units = tau * (spread > 0 ? spread : 1);
+    } else if (options.temperature == TopkTemperature::entropy) {
+      in_units = tau_of_entropy(i, options, row, contents, row_k, out);
+    }
+    results[static_cast<std::size_t>(i)] = solve(options.method, row, contents, row_k, in_units, out);
+    if (!out_buffer.empty()) put(out_buffer, p.row(i));
+  });
+  return results;
+}
+
+template <class T>
+std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<const SmoothTopkRow> rows, Batch<const T> v,
+                                                const SmoothTopkOptions& options, Batch<T> out) {
+  using R = Real<T>;
+  for (const auto& [shape_rows, columns] : {std::pair{v.rows, v.columns}, std::pair{out.rows, out.columns}}) {
+    if (shape_rows != x.rows || columns != x.columns) {
+      refuse("smooth_topk_vjp",
+             fmt::format("{} rows of {} entries beside x with {} of {}", shape_rows, columns, x.rows, x.columns));
+    }
+  }
+  if (static_cast<std::int64_t>(rows.size()) != x.rows)
+    refuse("smooth_topk_vjp", fmt::format("results of {} rows for {}", rows.size(), x.rows));
+  std::vector<SmoothTopkGradient> gradients(rows.size());
+  for_each_row(x.rows, [&](std::int64_t i) {
+    const SmoothTopkRow& row = rows[static_cast<std::size_t>(i)];
+    std::vector<R> x_buffer, v_buffer, g(static_cast<std::size_t>(x.columns));
+    const std::span<const R> entries = widened<T>(x.row(i), x_buffer);
+    SmoothTopkGradient& gradient = gradients[static_cast<std::size_t>(i)];
+    std::span<R> target = g;
+    if constexpr (!std::is_same_v<T, Bfloat16>) target = out.row(i);
+    if (row.tau > 1e-290) {
+      gradient = pull_back<R>(options.method, entries, row, widened<T>(v.row(i), v_buffer), target);
+    } else {
+      std::fill(target.begin(), target.end(), R{0});
+    }
+    if (options.temperature == TopkTemperature::scale_free) {
+      // tau in units of x is tau times the deviation, whose gradient is (x - mean) / (n deviation).
+      const Finite finite(entries);
+      const double spread = deviation(finite.x), n = static_cast<double>(finite.x.size());
+      if (spread > 0) {
+        double mean = 0;
+        for (const double value : finite.x) mean += value / n;
+        const double by = gradient.tau * row.tau / (spread * spread * n);
+        for (std::size_t j = 0; j < entries.size(); ++j) {
+          if (std::isfinite(entries[j]))
+            target[j] = static_cast<R>(static_cast<double>(target[j]) + by * (static_cast<double>(entries[j]) - mean));
+        }
+        gradient.tau *= spread;
+      }
+    } else if (options.temperature == TopkTemperature::entropy) {
+      gradient.tau = 0;
+    }
+    if constexpr (std::is_same_v<T, Bfloat16>) put(g, out.row(i));
+  });
+  return gradients;
+}
+
+#define TUIQIAO_TOPK_TYPE(T)                                                                                         \
+  template std::vector<SmoothTopkRow> smooth_topk(Batch<const T>, std::span<const double>, const SmoothTopkOptions&, \
+                                                  Batch<T>);                                                         \
+  template std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T>, std::span<const SmoothTopkRow>,           \
+                                                           Batch<const T>, const SmoothTopkOptions&, Batch<T>);
+TUIQIAO_TOPK_TYPE(float)
+TUIQIAO_TOPK_TYPE(double)
+TUIQIAO_TOPK_TYPE(Bfloat16)
+#undef TUIQIAO_TOPK_TYPE
+
+}  // namespace tuiqiao
