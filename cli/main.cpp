@@ -75,6 +75,8 @@ int run(int argc, char** argv) {
 #endif
   CLI::App* minsum = app.add_subcommand("minsum", "Find the least a + b + c with N = a b + c, for N of any size");
   commands[minsum] = add_minsum(*minsum);
+  CLI::App* topk = app.add_subcommand("topk", "Choose the k largest smoothly: p in [0, 1] with sum k");
+  commands[topk] = add_topk(*topk);
   for (const auto& [command, what] : kTorchCommands) app.add_subcommand(command, what);
   std::string left_out;
   for (const auto& [command, part] : kLeftOut)

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
+
+#include "parallel.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "topk/shape_kernels.cpp"
@@ -310,34 +313,106 @@ HWY_EXPORT(slopes_double);
 HWY_EXPORT(contents_float);
 HWY_EXPORT(contents_double);
 
+namespace {
+
+/// Long rows go through OpenMP's threads in parts whose size does not depend on how many there are, and neither do the
+/// sums.
+constexpr std::size_t kPart = std::size_t{1} << 16;
+
+/// body(part, from, size)
+template <class Body>
+void for_each_part(std::size_t n, const Body& body) {
+  if (n <= kPart) return body(0, 0, n);
+  parallel_for(static_cast<std::int64_t>((n + kPart - 1) / kPart), [&](std::int64_t i) {
+    const std::size_t part = static_cast<std::size_t>(i), from = part * kPart;
+    body(part, from, std::min(kPart, n - from));
+  });
+}
+
+/// What `of(from, size)` gives for the parts, in their order.
+template <class Result, class Of>
+std::vector<Result> parts_of(std::size_t n, const Of& of) {
+  std::vector<Result> results(std::max<std::size_t>(1, (n + kPart - 1) / kPart));
+  for_each_part(n, [&](std::size_t part, std::size_t from, std::size_t size) { results[part] = of(from, size); });
+  return results;
+}
+
+template <class T, class Kernel>
+Sides sides(const Kernel& kernel, TopkMethod shape, std::span<const T> x, Threshold at) {
+  Sides all;
+  for (const Sides& s : parts_of<Sides>(
+           x.size(), [&](std::size_t from, std::size_t size) { return kernel(shape, x.data() + from, size, at); })) {
+    all.above += s.above;
+    all.tail_above += s.tail_above, all.slope_above += s.slope_above;
+    all.tail_below += s.tail_below, all.slope_below += s.slope_below;
+  }
+  return all;
+}
+
+template <class T, class Kernel>
+SlopeSums sums(const Kernel& kernel, TopkMethod shape, std::span<const T> x, std::span<const T> v, Threshold at) {
+  SlopeSums all;
+  for (const SlopeSums& s : parts_of<SlopeSums>(x.size(), [&](std::size_t from, std::size_t size) {
+         return kernel(shape, x.data() + from, v.data() + from, size, at);
+       })) {
+    all.slope += s.slope, all.slope_v += s.slope_v;
+    all.slope_z += s.slope_z, all.slope_v_z += s.slope_v_z;
+  }
+  return all;
+}
+
+template <class T, class Kernel>
+Contents contents(const Kernel& kernel, std::span<const T> x) {
+  Contents all{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+  for (const Contents& c : parts_of<Contents>(
+           x.size(), [&](std::size_t from, std::size_t size) { return kernel(x.data() + from, size); })) {
+    all.least = std::min(all.least, c.least), all.most = std::max(all.most, c.most);
+    all.finite += c.finite, all.masked += c.masked, all.infinite += c.infinite;
+    all.has_nan = all.has_nan || c.has_nan;
+  }
+  return all;
+}
+
+}  // namespace
+
 Sides sides_of(TopkMethod shape, std::span<const float> x, Threshold at) {
-  return HWY_DYNAMIC_DISPATCH(sides_float)(shape, x.data(), x.size(), at);
+  return sides(HWY_DYNAMIC_DISPATCH(sides_float), shape, x, at);
 }
 Sides sides_of(TopkMethod shape, std::span<const double> x, Threshold at) {
-  return HWY_DYNAMIC_DISPATCH(sides_double)(shape, x.data(), x.size(), at);
+  return sides(HWY_DYNAMIC_DISPATCH(sides_double), shape, x, at);
 }
 void shape_values(TopkMethod shape, std::span<const float> x, Threshold at, std::span<float> p) {
-  HWY_DYNAMIC_DISPATCH(values_float)(shape, x.data(), x.size(), at, p.data());
+  for_each_part(x.size(), [&](std::size_t, std::size_t from, std::size_t size) {
+    HWY_DYNAMIC_DISPATCH(values_float)(shape, x.data() + from, size, at, p.data() + from);
+  });
 }
 void shape_values(TopkMethod shape, std::span<const double> x, Threshold at, std::span<double> p) {
-  HWY_DYNAMIC_DISPATCH(values_double)(shape, x.data(), x.size(), at, p.data());
+  for_each_part(x.size(), [&](std::size_t, std::size_t from, std::size_t size) {
+    HWY_DYNAMIC_DISPATCH(values_double)(shape, x.data() + from, size, at, p.data() + from);
+  });
 }
 SlopeSums slope_sums(TopkMethod shape, std::span<const float> x, std::span<const float> v, Threshold at) {
-  return HWY_DYNAMIC_DISPATCH(sums_float)(shape, x.data(), v.data(), x.size(), at);
+  return sums(HWY_DYNAMIC_DISPATCH(sums_float), shape, x, v, at);
 }
 SlopeSums slope_sums(TopkMethod shape, std::span<const double> x, std::span<const double> v, Threshold at) {
-  return HWY_DYNAMIC_DISPATCH(sums_double)(shape, x.data(), v.data(), x.size(), at);
+  return sums(HWY_DYNAMIC_DISPATCH(sums_double), shape, x, v, at);
 }
 void slope_values(TopkMethod shape, std::span<const float> x, std::span<const float> v, Threshold at, double centre,
                   double scale, std::span<float> out) {
-  HWY_DYNAMIC_DISPATCH(slopes_float)(shape, x.data(), v.data(), x.size(), at, centre, scale, out.data());
+  for_each_part(x.size(), [&](std::size_t, std::size_t from, std::size_t size) {
+    HWY_DYNAMIC_DISPATCH(slopes_float)
+    (shape, x.data() + from, v.data() + from, size, at, centre, scale, out.data() + from);
+  });
 }
 void slope_values(TopkMethod shape, std::span<const double> x, std::span<const double> v, Threshold at, double centre,
                   double scale, std::span<double> out) {
-  HWY_DYNAMIC_DISPATCH(slopes_double)(shape, x.data(), v.data(), x.size(), at, centre, scale, out.data());
+  for_each_part(x.size(), [&](std::size_t, std::size_t from, std::size_t size) {
+    HWY_DYNAMIC_DISPATCH(slopes_double)
+    (shape, x.data() + from, v.data() + from, size, at, centre, scale, out.data() + from);
+  });
 }
-Contents contents_of(std::span<const float> x) { return HWY_DYNAMIC_DISPATCH(contents_float)(x.data(), x.size()); }
-Contents contents_of(std::span<const double> x) { return HWY_DYNAMIC_DISPATCH(contents_double)(x.data(), x.size()); }
+Contents contents_of(std::span<const float> x) { return contents(HWY_DYNAMIC_DISPATCH(contents_float), x); }
+Contents contents_of(std::span<const double> x) { return contents(HWY_DYNAMIC_DISPATCH(contents_double), x); }
 
 }  // namespace tuiqiao::topk
 #endif  // HWY_ONCE
