@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
@@ -533,6 +536,74 @@ TEST(SmoothTopk, WorksOnHalvesOfFloats) {
   for (std::size_t i = 0; i < 64; ++i) EXPECT_EQ(p[i].bits, Bfloat16(wide_p[i]).bits);
   EXPECT_TRUE(std::isnan(static_cast<float>(Bfloat16(std::nanf("")))));
   EXPECT_EQ(static_cast<float>(Bfloat16(1.00390625F)), 1);  // half way: to even
+}
+
+// ---- Subsets ----
+
+TEST(SampleSubsets, DrawsEachSubsetAsOftenAsItShould) {
+  const Values x{0.5, -1, 2, 0, 1, -0.5};
+  constexpr int kDraws = 60000;
+  std::map<unsigned, int> counts;
+  for (const auto& subset : sample_subsets(x, 3, 0.8, 5, kDraws)) {
+    ASSERT_EQ(subset.size(), 3U);
+    ASSERT_TRUE(std::is_sorted(subset.begin(), subset.end()));
+    unsigned set = 0;
+    for (const std::int64_t i : subset) set |= 1U << i;
+    ++counts[set];
+  }
+  double total = 0, chi = 0;
+  std::map<unsigned, double> weights;
+  for (unsigned set = 0; set < 64; ++set) {
+    if (std::popcount(set) != 3) continue;
+    double sum_x = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) sum_x += set >> i & 1U ? x[i] / 0.8 : 0;
+    total += weights[set] = std::exp(sum_x);
+  }
+  for (const auto& [set, weight] : weights) {
+    const double expected = kDraws * weight / total;
+    chi += (counts[set] - expected) * (counts[set] - expected) / expected;
+  }
+  EXPECT_LT(chi, 50.8);  // 19 degrees of freedom: 1 of 10,000 exceeds it
+}
+
+TEST(SampleSubsets, HalvesLongRowsRightly) {
+  std::mt19937_64 random(17);
+  std::normal_distribution<double> normal;
+  Values x(700), p(x.size()), counts(x.size(), 0);
+  for (double& value : x) value = 2 * normal(random);
+  topk::subset_marginals(x, 200, 1, p);
+  constexpr int kDraws = 1000;
+  double pairs = 0;  // how often 3 and 600 are in together
+  for (const auto& subset : sample_subsets(x, 200, 1, 6, kDraws)) {
+    ASSERT_EQ(subset.size(), 200U);
+    for (const std::int64_t i : subset) counts[static_cast<std::size_t>(i)] += 1.0 / kDraws;
+    const auto holds = [&](std::int64_t i) { return std::binary_search(subset.begin(), subset.end(), i); };
+    pairs += holds(3) && holds(600) ? 1.0 / kDraws : 0;
+  }
+  for (std::size_t i = 0; i < x.size(); ++i)
+    EXPECT_NEAR(counts[i], p[i], 4.7 * std::sqrt(p[i] * (1 - p[i]) / kDraws) + 1e-3) << i;
+  EXPECT_NEAR(pairs, p[3] * p[600], 0.05);
+}
+
+TEST(SampleSubsets, KeepsMasksInfinitiesAndSeeds) {
+  const Values x{1, -kInfinity, kInfinity, 0, 2};
+  for (const auto& subset : sample_subsets(x, 2, 1, 7, 50)) {
+    EXPECT_TRUE(std::count(subset.begin(), subset.end(), 2) == 1 && std::count(subset.begin(), subset.end(), 1) == 0);
+  }
+  EXPECT_EQ(sample_subsets(x, 4, 1, 7, 1)[0], (std::vector<std::int64_t>{0, 2, 3, 4}));
+  EXPECT_EQ(sample_subsets(x, 2, 1, 7, 9), sample_subsets(x, 2, 1, 7, 9));
+  EXPECT_THROW(sample_subsets(x, 0, 1, 7), std::invalid_argument);
+  EXPECT_THROW(sample_subsets(x, 5, 1, 7), std::invalid_argument);
+  EXPECT_THROW(sample_subsets(x, 2, 0, 7), std::invalid_argument);
+  EXPECT_THROW(sample_subsets({{1.0, std::nan("")}}, 1, 1, 7), std::invalid_argument);
+}
+
+TEST(TopIndices, AreTheLargestInOrder) {
+  const Values x{3, 1, 4, 1, 5, 9, 2, 6, 5};
+  EXPECT_EQ(top_indices<double>(x, 4), (std::vector<std::int64_t>{5, 7, 4, 8}));
+  EXPECT_EQ(top_indices<double>(x, 0), std::vector<std::int64_t>{});
+  EXPECT_EQ(top_indices<double>(x, 9).back(), 3);
+  EXPECT_THROW(top_indices<double>(x, 10), std::invalid_argument);
 }
 
 // ---- Thresholds ----

@@ -114,4 +114,18 @@ template <class T>
 std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<const SmoothTopkRow> rows, Batch<const T> v,
                                                 const SmoothTopkOptions& options, Batch<T> out);
 
+/// Draws k-subsets from the law of TopkMethod::gradient: independent ones, each the indices of its entries, rising.
+///
+/// Domain: as smooth_topk for one row; infinite entries are in, masked ones out. count >= 0.
+/// Error:  chances are right to about 1e-12 of the whole: no test of fewer than 1e20 draws could tell.
+/// Throws: std::invalid_argument.
+/// Cost:   O(n log n) a draw, some 10 nodes each; exact halving, no rejection.
+std::vector<std::vector<std::int64_t>> sample_subsets(std::span<const double> x, int k, double tau, std::uint64_t seed,
+                                                      int count = 1);
+
+/// The k largest entries of a row, in falling order of x and rising index among equals: a hard choice beside p.
+/// Domain: 0 <= k <= n; no NaN. Throws: std::invalid_argument. Cost: O(n + k log k).
+template <class T>
+std::vector<std::int64_t> top_indices(std::span<const T> x, std::int64_t k);
+
 }  // namespace tuiqiao

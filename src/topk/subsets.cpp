@@ -44,43 +44,70 @@ void for_each_block(std::size_t n, const Body& body) {
   }
 }
 
-/// The least odd number of nodes whose aliasing is small enough; more than n are never needed.
-std::size_t node_count(double variance, std::size_t n) {
+/// The least odd number of nodes whose aliasing is small enough for numbers up to `away` from the mean; more than n are
+/// never needed.
+std::size_t node_count(double variance, std::size_t n, double away) {
   const double wanted = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
   // (N - 1)^2 = 2 wanted (V + (N - 1) / 3): one entry less moves the mean by less than 1.
   const double a = wanted / 3, distance = a + std::sqrt(a * a + 2 * wanted * variance);
   const double most = static_cast<double>(n) + 1;
-  const auto count = static_cast<std::size_t>(std::min(std::ceil(distance) + 1, most));
+  const auto count = static_cast<std::size_t>(std::min(std::ceil(distance + away) + 1, most));
   return count | 1;
 }
 
-void take_nodes(Tilted& tilted, int k, double variance) {
-  const std::size_t n = tilted.p.size(), count = node_count(variance, n);
-  const double least = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
-  for (std::size_t j = 0; j <= count / 2; ++j) {
-    const double angle = 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(count);
-    if ((variance - 0.25) * (1 - std::cos(angle)) > least) break;
-    tilted.nodes.push_back({std::cos(angle), std::sin(angle)});
+/// The nodes that count for a row, with the logarithm of the product of all factors at each.
+struct Nodes {
+  std::size_t count = 0;   ///< of all of them, on the whole circle
+  std::vector<Node> kept;  ///< angles from 0 to pi
+  std::vector<double> log_size, angle;
+
+  /// Of the j-th node, for the coefficient of z^k: weighted so that their sum is the chance of k. Each node but the
+  /// first stands for its mirror too.
+  Complex term(std::size_t j, std::int64_t k) const {
+    // e^{-i k theta}, with k j taken modulo the number of nodes.
+    const auto n = static_cast<std::int64_t>(count);
+    const std::int64_t turns = (k % n + n) % n * static_cast<std::int64_t>(j) % n;
+    const double back = 2 * std::numbers::pi * static_cast<double>(turns) / static_cast<double>(count);
+    return std::polar((j == 0 ? 1.0 : 2.0) / static_cast<double>(count) * std::exp(log_size[j]), angle[j] - back);
   }
-  const std::size_t kept = tilted.nodes.size(), blocks = (n + kBlock - 1) / kBlock;
+};
+
+Nodes nodes_of(std::span<const double> p, double variance, double away = 0) {
+  Nodes nodes;
+  nodes.count = node_count(variance, p.size(), away);
+  const double least = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
+  for (std::size_t j = 0; j <= nodes.count / 2; ++j) {
+    const double angle = 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(nodes.count);
+    if ((variance - 0.25) * (1 - std::cos(angle)) > least) break;
+    nodes.kept.push_back({std::cos(angle), std::sin(angle)});
+  }
+  const std::size_t kept = nodes.kept.size(), blocks = (p.size() + kBlock - 1) / kBlock;
   std::vector<std::vector<double>> sizes(blocks), angles(blocks);
-  for_each_block(n, [&](std::size_t block, std::size_t from, std::size_t size) {
+  for_each_block(p.size(), [&](std::size_t block, std::size_t from, std::size_t size) {
     sizes[block].assign(kept, 0);
     angles[block].assign(kept, 0);
-    add_log_factors(std::span(tilted.p).subspan(from, size), tilted.nodes, sizes[block], angles[block]);
+    add_log_factors(p.subspan(from, size), nodes.kept, sizes[block], angles[block]);
   });
+  nodes.log_size.assign(kept, 0);
+  nodes.angle.assign(kept, 0);
+  for (std::size_t block = 0; block < blocks; ++block) {
+    for (std::size_t j = 0; j < kept; ++j) {
+      nodes.log_size[j] += sizes[block][j];
+      nodes.angle[j] += angles[block][j];
+    }
+  }
+  return nodes;
+}
+
+void take_nodes(Tilted& tilted, int k, double variance) {
+  Nodes nodes = nodes_of(tilted.p, variance);
   double chance = 0;
-  for (std::size_t j = 0; j < kept; ++j) {
-    double size = 0, angle = 0;
-    for (std::size_t block = 0; block < blocks; ++block) size += sizes[block][j], angle += angles[block][j];
-    // e^{-i k theta}, with k j taken modulo the number of nodes.
-    const std::size_t turns = static_cast<std::size_t>(k) % count * j % count;
-    angle -= 2 * std::numbers::pi * static_cast<double>(turns) / static_cast<double>(count);
-    const Complex weight = std::polar((j == 0 ? 1.0 : 2.0) / static_cast<double>(count) * std::exp(size), angle);
-    tilted.weights.push_back(weight);
-    chance += weight.real();
+  for (std::size_t j = 0; j < nodes.kept.size(); ++j) {
+    tilted.weights.push_back(nodes.term(j, k));
+    chance += tilted.weights.back().real();
   }
   for (Complex& weight : tilted.weights) weight /= chance;
+  tilted.nodes = std::move(nodes.kept);
   tilted.log_chance = std::log(chance);
 }
 
@@ -167,6 +194,21 @@ void subset_vjp(std::span<const double> x, int k, double tau, std::span<const do
     for (std::size_t i = 0; i < size; ++i) mine[i] = (mine[i] - found[from + i] * total) / tau;
   });
 }
+
+void count_distribution(std::span<const double> p, std::int64_t least, std::span<double> out) {
+  double variance = 0, mean = 0;
+  for (const double chance : p) variance += chance * (1 - chance), mean += chance;
+  const auto first = static_cast<double>(least), last = first + static_cast<double>(out.size()) - 1;
+  const Nodes nodes = nodes_of(p, variance, std::max(std::abs(first - mean), std::abs(last - mean)));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    double sum = 0;
+    for (std::size_t j = 0; j < nodes.kept.size(); ++j)
+      sum += nodes.term(j, least + static_cast<std::int64_t>(i)).real();
+    out[i] = std::max(sum, 0.0);
+  }
+}
+
+std::vector<double> tilted_chances(std::span<const double> x, int k, double tau) { return odds_of(x, k, tau).in; }
 
 double subset_marginals_by_recursion(std::span<const double> x, int k, double tau, std::span<double> out) {
   const Odds odds = odds_of(x, k, tau);

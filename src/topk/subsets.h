@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
+#include <vector>
 
 namespace tuiqiao::topk {
 
@@ -22,6 +24,13 @@ double subset_marginals(std::span<const double> x, int k, double tau, std::span<
 
 /// The gradient of sum v p in x, into out: the covariances of each entry with sum v over S, over tau. out: not v.
 void subset_vjp(std::span<const double> x, int k, double tau, std::span<const double> v, std::span<double> out);
+
+/// Of the number of entries that are in, each with its own chance p and independent of the others: the probabilities of
+/// least, least + 1, ..., least + out.size() - 1, right to 1e-16 absolute.
+void count_distribution(std::span<const double> p, std::int64_t least, std::span<double> out);
+
+/// The chances p of independent entries of which the subset is those that are in, given that they are k.
+std::vector<double> tilted_chances(std::span<const double> x, int k, double tau);
 
 /// The same probabilities by the recursion over entries and the number of those that are in, which adds positive terms
 /// only: relative error 1e-10 everywhere. Cost: O(n k) time and memory.
