@@ -237,8 +237,13 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
       }
       if (n < most_word) {
         const std::uint64_t word = n.get_ui();
-        const MinSum<std::uint64_t> found = min_sum(word, options);
-        add(arguments.json ? as_json(word, found) : as_text(word, found, alone));
+        try {
+          const MinSum<std::uint64_t> found = min_sum(word, options);
+          add(arguments.json ? as_json(word, found) : as_text(word, found, alone));
+        } catch (const MinSumStopped&) {
+          print(out);
+          throw Interrupted();
+        }
         continue;
       }
       print(std::exchange(out, {}));

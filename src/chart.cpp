@@ -14,7 +14,7 @@ namespace {
 
 constexpr double kWidth = 760, kHeight = 320, kLeft = 76, kRight = 20, kTop = 56, kBottom = 52;
 constexpr std::array kColours{"#1b6ca8", "#c8553d", "#3a7d44", "#8e5ea2", "#b8860b", "#5f6b76"};
-constexpr double kMostTicks = 7;
+constexpr int kMostTicks = 7;
 
 std::string escaped(std::string_view text) {
   std::string result;
@@ -54,7 +54,10 @@ double round_step(double range) {
 /// Round values of a span: multiples of 1, 2 or 5 times a power of ten, or powers of ten.
 std::vector<double> ticks(const Span& span) {
   std::vector<double> values;
-  if (!(span.most > span.least)) return {span.scale == Scale::logarithmic ? std::pow(10, span.least) : span.least};
+  // A range that is all rounding is one value.
+  const double size = std::max(std::abs(span.least), std::abs(span.most));
+  if (!(span.most - span.least > 1e-12 * size))
+    return {span.scale == Scale::logarithmic ? std::pow(10, span.least) : span.least};
   const double range = span.most - span.least;
   if (span.scale == Scale::logarithmic) {
     const double step = std::ceil(range / kMostTicks);
@@ -67,10 +70,22 @@ std::vector<double> ticks(const Span& span) {
     }
     return values;
   }
-  const double step = round_step(range);
-  for (double at = std::ceil(span.least / step - 1e-9); at * step <= span.most + 1e-9 * range; ++at)
-    values.push_back(at * step + 0.0);  // no -0
+  const double step = round_step(range), first = std::ceil(span.least / step - 1e-9);
+  for (int i = 0; i <= 2 * kMostTicks; ++i) {
+    const double value = (first + i) * step + 0.0;  // no -0
+    if (value > span.most + 1e-9 * range) break;
+    values.push_back(value);
+  }
   return values;
+}
+
+/// With as many digits as tell it from its neighbours; whole numbers in full.
+std::string label_of(double value, const std::vector<double>& all, Scale scale) {
+  const double size = std::max(std::abs(all.front()), std::abs(all.back()));
+  const double step = all.size() > 1 ? std::abs(all[1] - all[0]) : 0;
+  if (scale == Scale::logarithmic || !(step > 0)) return fmt::format("{:g}", value);
+  const double digits = step >= 1 && size < 1e10 ? 10 : std::ceil(std::log10(size / step)) + 1;
+  return fmt::format("{:.{}g}", value, static_cast<int>(std::clamp(digits, 6.0, 15.0)));
 }
 
 struct Frame {
@@ -85,16 +100,16 @@ std::string axes_of(const Chart& chart, const Frame& frame) {
   const double bottom = frame.top + kHeight - kBottom, right = kWidth - kRight;
   std::string svg =
       fmt::format("<text class='title' x='{}' y='{}'>{}</text>\n", kLeft, frame.top + 20, escaped(chart.title));
-  for (const double value : ticks(frame.y)) {
+  const std::vector<double> y_ticks = ticks(frame.y), x_ticks = ticks(frame.x);
+  for (const double value : y_ticks) {
     const double y = frame.py(value);
-    svg += fmt::format("<path class='grid' d='M{} {:.1f}H{}'/><text x='{}' y='{:.1f}' text-anchor='end'>{:g}</text>\n",
-                       kLeft, y, right, kLeft - 6, y + 4, value);
+    svg += fmt::format("<path class='grid' d='M{} {:.1f}H{}'/><text x='{}' y='{:.1f}' text-anchor='end'>{}</text>\n",
+                       kLeft, y, right, kLeft - 6, y + 4, label_of(value, y_ticks, frame.y.scale));
   }
-  for (const double value : ticks(frame.x)) {
+  for (const double value : x_ticks) {
     const double x = frame.px(value);
-    svg +=
-        fmt::format("<path class='grid' d='M{:.1f} {}v5'/><text x='{:.1f}' y='{}' text-anchor='middle'>{:g}</text>\n",
-                    x, bottom, x, bottom + 19, value);
+    svg += fmt::format("<path class='grid' d='M{:.1f} {}v5'/><text x='{:.1f}' y='{}' text-anchor='middle'>{}</text>\n",
+                       x, bottom, x, bottom + 19, label_of(value, x_ticks, frame.x.scale));
   }
   svg += fmt::format("<path class='axis' d='M{} {}V{}H{}'/>\n", kLeft, frame.top + kTop, bottom, right);
   svg += fmt::format("<text x='{}' y='{}' text-anchor='middle'>{}</text>\n", (kLeft + right) / 2, bottom + 40,

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <limits>
-#include <regex>
 
 #include "tuiqiao/error.h"
 
@@ -32,9 +32,40 @@ struct Header {
   std::size_t data_at = 0;
 };
 
-std::string first_match(const std::string& text, const char* pattern) {
-  std::smatch match;
-  return std::regex_search(text, match, std::regex(pattern)) ? match[1].str() : "";
+/// What follows "'KEY':" in the header, a Python dictionary; empty where the key is missing.
+std::string_view value_of(std::string_view text, std::string_view key) {
+  const auto skip_space = [&] { text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size())); };
+  const std::size_t at = text.find(fmt::format("'{}'", key));
+  if (at == std::string_view::npos) return {};
+  text.remove_prefix(at + key.size() + 2);
+  skip_space();
+  if (!text.starts_with(':')) return {};
+  text.remove_prefix(1);
+  skip_space();
+  return text;
+}
+
+/// "(3, 4)" as its sides.
+std::vector<std::int64_t> sides_of(std::string_view text, const std::string& name) {
+  const std::size_t end = text.find(')');
+  if (!text.starts_with('(') || end == std::string_view::npos) refuse(name, "the .npy header has no shape");
+  std::vector<std::int64_t> sides;
+  for (std::size_t at = 1; at < end;) {
+    if (text[at] == ' ' || text[at] == ',') {
+      ++at;
+      continue;
+    }
+    std::size_t digits = 0;
+    std::int64_t side = 0;
+    for (; at + digits < end && text[at + digits] >= '0' && text[at + digits] <= '9'; ++digits) {
+      if (digits >= 15) refuse(name, "a side of more than 10^15 entries");
+      side = 10 * side + (text[at + digits] - '0');
+    }
+    if (digits == 0) refuse(name, "the .npy header has no plain shape");
+    sides.push_back(side);
+    at += digits;
+  }
+  return sides;
 }
 
 Header header_of(std::string_view bytes, const std::string& name) {
@@ -49,21 +80,16 @@ Header header_of(std::string_view bytes, const std::string& name) {
   if (size > bytes.size() - from) refuse(name, "the .npy header is cut off");
   constexpr std::size_t kMostHeader = 10000;  // numpy's own limit
   if (size > kMostHeader) refuse(name, fmt::format("a .npy header of {} bytes", size));
-  const std::string text(bytes.substr(from, size));
+  const std::string_view text = bytes.substr(from, size);
   Header header;
   header.data_at = from + size;
-  header.type = first_match(text, R"('descr'\s*:\s*'([^']*)')");
-  const std::string order = first_match(text, R"('fortran_order'\s*:\s*(True|False))");
-  if (header.type.empty() || order.empty()) refuse(name, "the .npy header names no plain type or order");
-  header.fortran_order = order == "True";
-  std::string shape = first_match(text, R"('shape'\s*:\s*\(([0-9, ]*)\))");
-  if (shape.empty() && text.find("()") == std::string::npos) refuse(name, "the .npy header has no shape");
-  static const std::regex number("[0-9]+");
-  for (std::sregex_iterator at(shape.begin(), shape.end(), number), end; at != end; ++at) {
-    const std::string digits = at->str();
-    if (digits.size() > 15) refuse(name, fmt::format("a side of {} entries", digits));
-    header.shape.push_back(std::stoll(digits));
-  }
+  const std::string_view type = value_of(text, "descr"), order = value_of(text, "fortran_order");
+  const std::size_t end = type.find('\'', 1);
+  if (!type.starts_with('\'') || end == std::string_view::npos) refuse(name, "the .npy header names no plain type");
+  header.type = type.substr(1, std::min<std::size_t>(end - 1, 40));
+  if (!order.starts_with("True") && !order.starts_with("False")) refuse(name, "the .npy header names no order");
+  header.fortran_order = order.starts_with("True");
+  header.shape = sides_of(value_of(text, "shape"), name);
   return header;
 }
 
@@ -132,7 +158,8 @@ NpyArray parse_npy(std::string_view bytes, const std::string& name) {
   if (!type)
     refuse(name, fmt::format("numbers of type '{}' are not read (float16, 32, 64 and integers are)", header.type));
   const std::size_t held = (bytes.size() - header.data_at) / type->size;
-  std::size_t count = 1;
+  const bool is_empty = std::find(header.shape.begin(), header.shape.end(), 0) != header.shape.end();
+  std::size_t count = is_empty ? 0 : 1;
   for (const std::int64_t side : header.shape) {
     const auto size = static_cast<std::size_t>(side);
     if (size != 0 && count > held / size) {
@@ -149,11 +176,16 @@ NpyArray parse_npy(std::string_view bytes, const std::string& name) {
 }
 
 NpyArray read_npy(const std::filesystem::path& file) {
+  const std::string name = file.string();
+  if (std::filesystem::is_directory(file)) refuse(name, "is a directory");
   std::ifstream in(file, std::ios::binary);
-  if (!in) refuse(file.string(), std::strerror(errno));
-  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
-  if (in.bad()) refuse(file.string(), "cannot be read");
-  return parse_npy(bytes, file.string());
+  if (!in) refuse(name, std::strerror(errno));
+  std::string bytes;
+  std::vector<char> part(std::size_t{1} << 20);
+  while (in.read(part.data(), static_cast<std::streamsize>(part.size())) || in.gcount() > 0)
+    bytes.append(part.data(), static_cast<std::size_t>(in.gcount()));
+  if (in.bad()) refuse(name, "cannot be read");
+  return parse_npy(bytes, name);
 }
 
 std::string npy_of(std::span<const double> values, std::span<const std::int64_t> shape) {

@@ -22,6 +22,16 @@ TEST(Chart, HasRoundTicksInsideTheRange) {
   EXPECT_EQ(count(svg, ">1<"), 0U);
 }
 
+TEST(Chart, EndsWhereARangeIsAllRounding) {
+  for (const auto& [a, b] :
+       {std::pair{1e16, 1e16 + 2}, {1.0, std::nextafter(1.0, 2)}, {-1e300, 1e300}, {0.0, 5e-324}}) {
+    const std::string svg = svg_of({{"T", {"x"}, {"y"}, {{"", {{a, a}, {b, b}}}}}});
+    EXPECT_LT(svg.size(), 10000U);
+  }
+  // Ticks of large numbers differ.
+  EXPECT_EQ(count(svg_of({{"T", {"x"}, {"y"}, {{"", {{100000000, 0}, {100003000, 1}}}}}}), ">100001000<"), 1U);
+}
+
 TEST(Chart, ShowsPowersOfTenOnALogarithmicAxis) {
   const std::string svg = svg_of({{"T", {"x", Scale::logarithmic}, {"y"}, {{"", {{1, 1}, {1e6, 2}}}}}});
   EXPECT_GE(count(svg, ">1000<"), 1U);

@@ -209,9 +209,11 @@ mpz_class exact_c(const mpz_class& n, const mpz_class& p) {
 
 TEST(MinSumKernel, MissesNoHitAndInventsFewAtEverySizeItServes) {
   std::mt19937_64 random(103);
-  for (const unsigned long exponent : {10UL, 20UL, 30UL, 38UL, 44UL, 48UL, 49UL}) {
+  for (const unsigned long exponent : {10UL, 20UL, 30UL, 38UL, 44UL, 48UL, 54UL}) {
     const mpz_class n = 7 * big_power(10, exponent) + static_cast<unsigned long>(random());
-    mpz_class first = sqrt(mpz_class(4 * n)) + 1 + static_cast<unsigned long>(random() % (exponent < 20 ? 50 : 200000));
+    mpz_class first = sqrt(mpz_class(4 * n)) + 1 +
+                      static_cast<unsigned long>(random() % (exponent < 20 ? 50 : 200000) +
+                                                 (exponent == 54 ? 1000000 : 0));  // y > 2^54
     for (int parity = 0; parity < 2; ++parity, ++first) {
       constexpr std::size_t kCount = 3001;
       const mpz_class x = first / 2, f = x * (first - x) - n;
@@ -254,19 +256,18 @@ MinSum<mpz_class> min_sum_by_big_integers(const mpz_class& n, bool all) {
 }
 
 TEST(MinSum, EqualsBigIntegersAcrossTheWordsOfTheLoop) {
-  // Multiples of large squares have short scans at any size: 64-bit words, 128-bit words and big integers in the loop.
-  std::mt19937_64 random(104);
-  for (const unsigned long exponent : {15UL, 22UL, 25UL, 30UL, 36UL, 40UL, 60UL}) {
-    const mpz_class root = big_power(10, exponent) + static_cast<unsigned long>(random() % 100000);
-    for (const unsigned long away : {3UL, 40UL, 333UL}) {
-      // r * r + a little: the sum exceeds 2 r by no more than that.
-      const mpz_class n = root * root + away;
+  // n = a b with (b - a)^2 near 4 sqrt(n) j has a sum without rest at the j-th step, at any size: 64-bit words, 128-bit
+  // words and big integers in the loop. A wrong c there, or a wrong small one before, shows.
+  for (const unsigned long exponent : {10UL, 20UL, 24UL, 28UL, 30UL, 36UL, 41UL, 60UL}) {
+    for (const unsigned long j : {3UL, 90UL, 1000UL}) {
+      const mpz_class a = 3 * big_power(10, exponent) + 12345, b = a + sqrt(mpz_class(4 * a * j)), n = a * b;
       for (const bool all : {false, true}) {
         MinSumOptions options;
         options.all = all;
         const MinSum<mpz_class> found = min_sum(n, options), expected = min_sum_by_big_integers(n, all);
         expect_consistent(found, n);
-        EXPECT_EQ(found.s, expected.s) << "10^" << 2 * exponent << " + " << away;
+        EXPECT_EQ(found.s, expected.s) << "10^" << 2 * exponent << ", step " << j;
+        EXPECT_LE(found.s, a + b);
         EXPECT_EQ(found.steps, expected.steps);
         EXPECT_EQ(found.last_p, expected.last_p);
       }
@@ -332,6 +333,21 @@ TEST(MinSum, StopsCleanlyAndTellsWhatItKnows) {
     EXPECT_EQ(stopped.next_p - sqrt(mpz_class(4 * n)), stopped.steps);
   }
   EXPECT_THROW(min_sum(mpz_class(-1)), std::invalid_argument);
+}
+
+TEST(MinSum, KnowsTrueBoundsWhenStoppedAtAnySize) {
+  const mpz_class n = 7 * big_power(10, 240) + 12345678901234567890UL;
+  std::stop_source source;
+  source.request_stop();
+  MinSumOptions options;
+  options.progress.stop = source.get_token();
+  try {
+    min_sum(n, options);
+    FAIL() << "not stopped";
+  } catch (const MinSumStopped& stopped) {
+    const mpz_class r = sqrt(mpz_class(4 * n));
+    EXPECT_EQ(stopped.best_s, r + n - (r / 2) * (r - r / 2));  // the first sum, which can be had
+  }
 }
 
 // ---- Contact sheets ----

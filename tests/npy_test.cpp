@@ -34,7 +34,7 @@ void expect_refused(const std::string& bytes, const std::string& problem) {
 }
 
 TEST(Npy, GoesBothWays) {
-  for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{6}, {2, 3}, {3, 1, 2}, {}, {0, 4}}) {
+  for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{6}, {2, 3}, {3, 1, 2}, {}, {0, 4}, {4, 0}}) {
     std::vector<double> values{1.5, -2, 1e300, -0.0, INFINITY, 7};
     std::size_t count = 1;
     for (const std::int64_t side : shape) count *= static_cast<std::size_t>(side);
@@ -66,6 +66,8 @@ TEST(Npy, RefusesWhatItCannotBelieve) {
   expect_refused(file_of(header_of("<f8", "(2,)"), std::string(17, '\0')), "goes on behind");
   expect_refused(file_of(header_of("<f8", "(4294967296, 4294967296)"), std::string(16, '\0')), "ends before");
   expect_refused(file_of(header_of("<f8", "(99999999999999999999,)"), ""), "a side of");
+  expect_refused(file_of(header_of("<f8", "(-1,)"), ""), "no plain shape");
+  expect_refused(file_of(std::string(9800, ' '), ""), "no plain type");
   expect_refused(file_of(header_of("<c16", "(1,)"), std::string(16, '\0')), "type '<c16'");
   expect_refused(file_of(header_of("|O", "(1,)"), "x"), "type '|O'");
   expect_refused(file_of("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}", std::string(8, '\0')),

@@ -216,6 +216,7 @@ TEST(SmoothTopk, AgreesWithNumbersOf150Digits) {
   std::ifstream file(TUIQIAO_TEST_DATA "/topk_cases.json");
   const nlohmann::json cases = nlohmann::json::parse(file);
   ASSERT_GT(cases.size(), 800U);
+  int in_float = 0;
   for (const auto& test : cases) {
     const std::string label = test["name"];
     const Values x = row_of(test, "x", "x_formula"), v = row_of(test, "v", "v_formula");
@@ -233,6 +234,17 @@ TEST(SmoothTopk, AgreesWithNumbersOf150Digits) {
       if (has_digits && expected > 1e-290) {
         EXPECT_NEAR(p / expected, 1, 1e-10) << label << " p[" << entry[0] << "]";
       }
+    }
+    // In float32 where the entries are float32.
+    const std::vector<float> narrow(x.begin(), x.end());
+    if (std::equal(x.begin(), x.end(), narrow.begin())) {
+      std::vector<float> p(x.size());
+      smooth_topk<float>({narrow.data(), 1, static_cast<std::int64_t>(x.size())}, std::array{k}, options,
+                         {p.data(), 1, static_cast<std::int64_t>(x.size())});
+      for (const auto& entry : test["p"]) {
+        EXPECT_NEAR(p[entry[0].get<std::size_t>()], number_of(entry[1]), kTopkFloatError) << label << " float";
+      }
+      ++in_float;
     }
     const double size = 1 + *std::max_element(x.begin(), x.end(), [](double a, double b) {
                           return (std::isfinite(a) ? std::abs(a) : 0) < (std::isfinite(b) ? std::abs(b) : 0);
@@ -267,6 +279,7 @@ TEST(SmoothTopk, AgreesWithNumbersOf150Digits) {
       EXPECT_NEAR(pulled.row.tau, expected, 1e-9 * growth * (1 + std::abs(expected))) << label;
     }
   }
+  EXPECT_GT(in_float, 150);
 }
 
 // ---- What each method claims, on random rows ----
@@ -382,6 +395,68 @@ TEST(SmoothTopk, MasksInfinitiesAndEnds) {
   }
   EXPECT_THROW(solve(TopkMethod::gradient, {1, 2}, 0.5), std::invalid_argument);
   EXPECT_THROW(solve(TopkMethod::softmax_iterated, {1, 2}, 1.5), std::invalid_argument);
+}
+
+TEST(SmoothTopk, StandsFarEntries) {
+  for (const TopkMethod method : {TopkMethod::gradient, TopkMethod::laplace, TopkMethod::sigmoid}) {
+    const Values plain = solve(method, {1, 2, 3, 4, 5}, 2);
+    for (const double far : {-1e9, -1e20, -3.4028234663852886e38}) {
+      const Values p = solve(method, {far, 1, 2, 3, 4, 5}, 2);
+      expect_near({p.begin() + 1, p.end()}, plain, 1e-12);
+      SmoothTopkOptions options = options_of(method);
+      options.temperature = TopkTemperature::entropy;
+      options.entropy_bits = 0.2;
+      const Values sharp = solve({far, 1, 2, 3, 4, 5}, 2, options).p;
+      EXPECT_GT(sharp[5], 0.9);
+      EXPECT_LT(sharp[1], 0.1);
+      // The gradient in tau does not see the order of the entries either.
+      const Values v{1, -1, 0.5, 2, 0.25, 1};
+      const Pulled first = pull_back({far, 1, 2, 3, 4, 5}, 2, options_of(method), v);
+      const Pulled last = pull_back({1, 2, 3, 4, 5, far}, 2, options_of(method), {-1, 0.5, 2, 0.25, 1, 1});
+      EXPECT_NEAR(first.row.tau, last.row.tau, 1e-12);
+    }
+  }
+  SmoothTopkOptions scale_free;
+  scale_free.temperature = TopkTemperature::scale_free;
+  EXPECT_NEAR(sum(solve({1e200, -1e200, 0}, 1, scale_free).p), 1, 1e-12);
+  EXPECT_NEAR(sum(solve({1e-200, -1e-200, 0}, 1, scale_free).p), 1, 1e-12);
+  EXPECT_THROW(solve(TopkMethod::clip, {1e308, -1e308, 0}, 1), std::invalid_argument);
+  EXPECT_THROW(solve(TopkMethod::softmax_iterated, {1e20, 0, 1}, 1, 1e-289), std::invalid_argument);
+  SmoothTopkOptions tied;
+  tied.temperature = TopkTemperature::entropy;
+  tied.entropy_bits = 0.1;
+  EXPECT_THROW(solve({1, 1, 0}, 1, tied), std::invalid_argument);
+}
+
+TEST(SmoothTopk, KeepsTheSumOfLongRowsOfFloats) {
+  std::mt19937_64 random(18);
+  std::normal_distribution<float> normal;
+  constexpr std::int64_t kEntries = 300000;
+  std::vector<float> x(kEntries), p(kEntries);
+  for (float& value : x) value = normal(random);
+  const Values wide(x.begin(), x.end());
+  Values wide_p(wide.size());
+  for (const TopkMethod method :
+       {TopkMethod::gradient, TopkMethod::exponential, TopkMethod::laplace, TopkMethod::clip}) {
+    for (const double k : {1.0, 1000.0, 150000.0}) {
+      const auto rows =
+          smooth_topk<float>({x.data(), 1, kEntries}, std::array{k}, options_of(method), {p.data(), 1, kEntries});
+      smooth_topk<double>({wide.data(), 1, kEntries}, std::array{k}, options_of(method), {wide_p.data(), 1, kEntries});
+      EXPECT_NEAR(sum(wide_p), k, kTopkError * kEntries) << name(method);
+      EXPECT_NEAR(std::accumulate(p.begin(), p.end(), 0.0), k, kTopkFloatError * kEntries) << name(method);
+      double worst = 0;
+      for (std::size_t i = 0; i < p.size(); ++i)
+        worst = std::max(worst, std::abs(wide_p[i] - static_cast<double>(p[i])));
+      EXPECT_LE(worst, kTopkFloatError) << name(method) << " " << k;
+      if (method == TopkMethod::gradient) continue;
+      // The gradient of sum p in k is 1, and in x 0.
+      std::vector<float> ones(kEntries, 1), slope(kEntries);
+      const auto pulled = smooth_topk_vjp<float>({x.data(), 1, kEntries}, rows, {ones.data(), 1, kEntries},
+                                                 options_of(method), {slope.data(), 1, kEntries});
+      EXPECT_NEAR(pulled[0].k, 1, 1e-6);
+      EXPECT_LE(std::abs(*std::max_element(slope.begin(), slope.end())), 1e-6);
+    }
+  }
 }
 
 // ---- Gradients ----
@@ -608,7 +683,7 @@ TEST(TopIndices, AreTheLargestInOrder) {
 
 // ---- Thresholds ----
 
-TEST(FindThreshold, ServesAnyRisingFunction) {
+TEST(SmoothTopkBy, ServesAnyRisingFunction) {
   std::mt19937_64 random(16);
   std::normal_distribution<double> normal;
   const auto f = [](double z) { return 0.5 * std::erfc(-z); };
@@ -618,9 +693,9 @@ TEST(FindThreshold, ServesAnyRisingFunction) {
     const double spread = std::pow(10, static_cast<int>(random() % 5) - 1);
     for (double& value : x) value = spread * normal(random);
     const double k = 0.5 + static_cast<double>(random() % (x.size() - 1));
-    const auto at = topk::find_threshold(f, slope, x, topk::contents_of(std::span<const double>(x)), k, 1);
-    double total = 0;
-    for (const double value : x) total += f(value - at.base - at.offset);
+    Values p(x.size());
+    smooth_topk_by(f, slope, x, k, 1, p);
+    const double total = sum(p);
     EXPECT_NEAR(total, k, 1e-11) << i;
   }
 }

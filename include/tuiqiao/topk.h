@@ -77,8 +77,9 @@ struct SmoothTopkRow {
 
 /// Smooth top-k of each row.
 ///
-/// Shapes: x, p: [B, n], which may be the same memory; k: one, or one a row.
-/// Domain: entries are numbers or infinite. -inf is a mask: p = 0, and the entry counts for nothing. +inf is above all
+/// Shapes: x, p: [B, n], which may be the same memory; k: one, or one a row. What p holds after a throw is not settled.
+/// Domain: entries are numbers or infinite; finite ones lie less than 1e300 tau apart. -inf is a mask: p = 0, and the
+/// entry counts for nothing. +inf is above all
 ///         others: those entries have p = 1, or share k where there are more of them. 0 <= k <= the number of entries
 ///         that are not masked.
 /// Error:  in float64 kTopkError absolute in each p, kTopkError n in their sum; kTopkFloatError with float32. The order
@@ -86,9 +87,10 @@ struct SmoothTopkRow {
 /// Throws: std::invalid_argument with the row on NaN, k outside its domain, tau negative or not finite, and shapes that
 ///         do not fit.
 /// Cost:   threshold methods: expected O(n), about four passes with an exponential each; gradient: about 15 to 30
-///         passes with a division; softmax_iterated: 2 k passes with an exponential.
-/// Threads: OpenMP's, over rows, or inside a row where there are fewer rows than threads.
-/// Source: Scientific Spaces 10373; for `gradient` see gradient.cpp.
+///         passes with a division, or O(n k) for rows with wide gaps and n k up to 2e6; softmax_iterated: 2 k passes
+///         with an exponential.
+/// Threads: OpenMP's, over rows, or inside rows where they are long and few.
+/// Source: Scientific Spaces 10373; for `gradient` see src/topk/subsets.h.
 template <class T>
 std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double> k, const SmoothTopkOptions& options,
                                        Batch<T> p);
@@ -113,6 +115,13 @@ struct SmoothTopkGradient {
 template <class T>
 std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<const SmoothTopkRow> rows, Batch<const T> v,
                                                 const SmoothTopkOptions& options, Batch<T> out);
+
+/// The same by any f that rises from 0 to 1 with its derivative: p = f((x - t) / tau), sum p = k. Returns t. The
+/// gradient of sum v p is f' (v - sum f' v / sum f') / tau. Domain: one row; f(-inf) = 0, f(inf) = 1; k between the
+/// number of +inf entries and that of unmasked ones, exclusive. Throws: std::invalid_argument. Cost: expected O(n)
+/// calls of f.
+double smooth_topk_by(const std::function<double(double)>& f, const std::function<double(double)>& slope,
+                      std::span<const double> x, double k, double tau, std::span<double> p);
 
 /// Draws k-subsets from the law of TopkMethod::gradient: independent ones, each the indices of its entries, rising.
 ///

@@ -21,8 +21,9 @@ ContactSheet contact_sheet(std::int64_t n, double aspect) {
                         static_cast<double>(sheet.left_over);
     if (cost < least) least = cost, best = sheet;
   };
-  // With more of one side than the other the sum falls as the longer side grows, so it is as long as n allows. Squarer
-  // sheets first, then those with more columns.
+  // Some best sheet has its longer side as long as n allows: a row more and a column less changes the sum by less than
+  // what they hold more as long as columns exceed rows by enough, and a longer side leaves fewer over. Squarer sheets
+  // first, then those with more columns.
   for (auto side = static_cast<std::int64_t>(std::sqrt(static_cast<double>(n))) + 1; side >= 1; --side) {
     if (side > n / side) continue;
     look_at(side, n / side);

@@ -1,5 +1,7 @@
 #include "tuiqiao/minsum.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -151,7 +153,8 @@ MinSum<Integer> scan_all(const Integer& n, const MinSumOptions& options) {
   const Integer half = root(n);
   const Scan<Integer> scan{n, Integer(2 * half + (n - half * half > half ? 1 : 0))};
   Best best;
-  best.add({0, capped(split_at(scan, 0).c, kNoLimit)});
+  const Integer c_of_first = split_at(scan, 0).c;
+  best.add({0, capped(c_of_first, kNoLimit)});
   std::uint64_t next = 1;
   // All p below the end must be looked at; with all optima, the one at the end too.
   const auto end = [&] { return best.excess + (options.all ? 1 : 0); };
@@ -169,8 +172,8 @@ MinSum<Integer> scan_all(const Integer& n, const MinSumOptions& options) {
     }
     if (options.progress.stop.stop_requested() && next < end()) {
       const mpz_class first = to_mpz(scan.r);
-      throw MinSumStopped(first + static_cast<unsigned long>(best.excess), first + static_cast<unsigned long>(next),
-                          next);
+      const mpz_class excess = best.excess < kNoLimit ? mpz_class(best.excess) : to_mpz(c_of_first);
+      throw MinSumStopped(first + excess, first + static_cast<unsigned long>(next), next);
     }
   }
   MinSum<Integer> result;
@@ -200,7 +203,7 @@ MinSum<Integer> solve(const Integer& n, const MinSumOptions& options) {
 MinSum<UInt128> min_sum(UInt128 n, const MinSumOptions& options) { return solve(n, options); }
 
 MinSum<mpz_class> min_sum(const mpz_class& n, const MinSumOptions& options) {
-  if (n < 0) throw std::invalid_argument("[min_sum] n is negative");
+  if (n < 0) throw std::invalid_argument(fmt::format("[min_sum] n = {} is negative", n.get_str()));
   return solve(n, options);
 }
 

@@ -29,7 +29,7 @@ HWY_INLINE hn::Mask<D> may_hit(D d, const Run& run, hn::Vec<D> k, hn::Vec<hn::Re
   const auto inverse = hn::Div(hn::Set(d, 1.0), slope);
   const auto part = hn::Mul(hn::ConvertTo(d, hn::BitCast(whole, c)), inverse);
   const auto fraction = hn::Sub(part, hn::Floor(part));
-  // d is at most the root's relative error, below 2^-51, times y, and 1 for cutting.
+  // d is at most the root's relative error, below 2^-51, times y, with 1 for cutting the root and 1 for the ceiling.
   const auto most_d = hn::MulAdd(y_real, hn::Set(d, 0x1p-51), hn::Set(d, 2.0));
   const auto slack = hn::MulAdd(hn::Mul(most_d, most_d), inverse, hn::Set(d, 0x1p-40));
   return hn::Or(hn::Le(fraction, hn::MulAdd(limit, inverse, slack)), hn::Ge(fraction, hn::Sub(hn::Set(d, 1.0), slack)));

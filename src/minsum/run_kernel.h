@@ -18,8 +18,8 @@ struct Run {
   unsigned h = 0;
 };
 
-/// As long as y stays below this, its square root in double is off by less than 2^6, and what c comes to with it fits
-/// in a signed word.
+/// As long as y stays below this, its root in double is off by at most y 2^-51 + 2 = 34, and with it c comes to at most
+/// 34 (2 y + 1) < 2^63, which fits in a signed word.
 inline constexpr double kMostRoot = 0x1p56;
 /// The same for words of 128 bits.
 inline constexpr double kMostWideRoot = 0x1p88;

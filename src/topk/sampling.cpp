@@ -111,7 +111,7 @@ std::vector<std::vector<std::int64_t>> sample_subsets(std::span<const double> x,
                                                       int count) {
   const auto refuse = [](const std::string& problem) { throw std::invalid_argument("[sample_subsets] " + problem); };
   if (count < 0) refuse(fmt::format("count = {}", count));
-  if (!(tau > 0 && std::isfinite(tau))) refuse(fmt::format("tau = {} is not above 0 or not finite", tau));
+  if (!(tau > 1e-290 && std::isfinite(tau))) refuse(fmt::format("tau = {} is not above 1e-290 or not finite", tau));
   std::vector<double> finite;
   std::vector<std::int64_t> places, infinite;
   for (std::size_t i = 0; i < x.size(); ++i) {

@@ -48,10 +48,10 @@ void for_each_block(std::size_t n, const Body& body) {
 /// never needed.
 std::size_t node_count(double variance, std::size_t n, double away) {
   const double wanted = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
-  // (N - 1)^2 = 2 wanted (V + (N - 1) / 3): one entry less moves the mean by less than 1.
+  // D^2 = 2 wanted (V + D / 3) for the distance D; two entries less move the mean by less than 2.
   const double a = wanted / 3, distance = a + std::sqrt(a * a + 2 * wanted * variance);
   const double most = static_cast<double>(n) + 1;
-  const auto count = static_cast<std::size_t>(std::min(std::ceil(distance + away) + 1, most));
+  const auto count = static_cast<std::size_t>(std::min(std::ceil(distance + away) + 2, most));
   return count | 1;
 }
 
@@ -78,7 +78,7 @@ Nodes nodes_of(std::span<const double> p, double variance, double away = 0) {
   const double least = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
   for (std::size_t j = 0; j <= nodes.count / 2; ++j) {
     const double angle = 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(nodes.count);
-    if ((variance - 0.25) * (1 - std::cos(angle)) > least) break;
+    if ((variance - 0.5) * (1 - std::cos(angle)) > least) break;
     nodes.kept.push_back({std::cos(angle), std::sin(angle)});
   }
   const std::size_t kept = nodes.kept.size(), blocks = (p.size() + kBlock - 1) / kBlock;
@@ -157,7 +157,7 @@ double subset_marginals(std::span<const double> x, int k, double tau, std::span<
   bool is_relative = true;
   for (std::size_t i = 0; i < found.size(); ++i) {
     found[i] = std::clamp(found[i], 0.0, 1.0);
-    is_relative = is_relative && found[i] > 1e-5 * tilted.p[i];
+    is_relative = is_relative && (found[i] > 1e-5 * tilted.p[i] || tilted.p[i] < 1e-290);
   }
   if (!is_relative && static_cast<double>(x.size()) * k <= kMostRecursion)
     return subset_marginals_by_recursion(x, k, tau, out);

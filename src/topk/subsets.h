@@ -11,9 +11,9 @@ namespace tuiqiao::topk {
 /// The entries are tilted to independent ones that are in with probability p_i = sigmoid((x_i - t) / tau), sum p = k: S
 /// is those, given that they are k. Their number's distribution, and that without entry i, are coefficients of
 /// prod (1 - p_i + p_i z), which the trapezoid rule on the unit circle gives with N nodes but for P(|number - k| >= N).
-/// With V = sum p (1 - p): that is at most 2 exp(-N^2 / (2 (V + N / 3))), the product at angle w without one factor at
-/// most exp(-(V - 1/4)(1 - cos w)), and P(number = k) at least 0.75 / (4 sqrt V + 1). N and the nodes that count
-/// follow.
+/// With V = sum p (1 - p): that is at most 2 exp(-N^2 / (2 (V + N / 3))), the product at angle w without two factors,
+/// as pairs of entries need it, at most exp(-(V - 1/2)(1 - cos w)), and P(number = k) at least 0.75 / (4 sqrt V + 1). N
+/// and the nodes that count follow.
 ///
 /// Domain: finite entries; 0 < k < n. out may be x.
 /// Error:  1e-12 absolute in each probability; relative error 1e-15 (1 + p_i / out_i), so that an entry whose chance

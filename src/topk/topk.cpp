@@ -1,6 +1,7 @@
 #include "tuiqiao/topk.h"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <array>
@@ -103,6 +104,9 @@ void put(const std::vector<R>& from, std::span<T> to) {
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = T(from[i]);
 }
 
+/// Below, tau counts as 0: its inverse is no double.
+constexpr double kLeastTau = 1e-290;
+
 /// Ties at the edge share what is left of k. Returns the edge.
 template <class R>
 double hard(std::span<const R> x, double k, std::span<R> p) {
@@ -138,15 +142,24 @@ struct Finite {
   }
 };
 
+/// float32 has no room for tau far from 1.
+template <class R>
+bool fits(double tau) {
+  return std::is_same_v<R, double> || (tau > 1e-30 && tau < 1e30);
+}
+
 void keep(SmoothTopkRow& row, Threshold at) {
   row.threshold = at.t();
   row.threshold_rest = (at.base - row.threshold) + at.offset;
 }
 
-/// One row at one temperature, in units of x.
+/// Beyond, distances in units of tau are no doubles any more.
+constexpr double kMostSpread = 1e300;
+
+/// One row, which has a number for messages, at one temperature, in units of x.
 template <class R>
-SmoothTopkRow solve(TopkMethod method, std::span<const R> x, const Contents& contents, double k, double tau,
-                    std::span<R> p) {
+SmoothTopkRow solve(std::int64_t number, TopkMethod method, std::span<const R> x, const Contents& contents, double k,
+                    double tau, std::span<R> p) {
   SmoothTopkRow result{k, tau, kNone, 0, kNone};
   const auto infinite = static_cast<double>(contents.infinite), finite = static_cast<double>(contents.finite);
   const bool has_threshold = !takes_whole_k(method);
@@ -157,23 +170,21 @@ SmoothTopkRow solve(TopkMethod method, std::span<const R> x, const Contents& con
     const double share = k >= infinite ? 1 : k / infinite, rest = k > infinite ? 1 : 0;
     for (std::size_t i = 0; i < x.size(); ++i) p[i] = static_cast<R>(std::isfinite(x[i]) ? rest : x[i] > 0 ? share : 0);
     if (has_threshold) result.threshold = k > infinite ? -kInfinity : kInfinity;
-    if (method == TopkMethod::gradient && contents.infinite == 0) {
+    if (method == TopkMethod::gradient && contents.infinite == 0 && tau > kLeastTau) {
       result.log_z = 0;
-      if (k > 0) {
-        for (const R v : x) result.log_z += std::isfinite(v) ? static_cast<double>(v) / tau : 0;
-      }
+      for (const R v : x) result.log_z += std::isfinite(v) && k > 0 ? static_cast<double>(v) / tau : 0;
     }
     return result;
   }
-  if (!(tau > 1e-290)) {
+  if (!(tau > kLeastTau)) {
     const double edge = hard(x, k, p);
     if (has_threshold) result.threshold = edge;
     return result;
   }
+  if (!((contents.most - contents.least) / tau < kMostSpread))
+    refuse("smooth_topk", fmt::format("row {}: finite entries lie more than {:g} tau apart", number, kMostSpread));
   if (has_threshold) {
-    // float32 has no room for tau far from 1.
-    const bool fits = std::is_same_v<R, double> || (tau > 1e-30 && tau < 1e30);
-    if (fits) {
+    if (fits<R>(tau)) {
       const Threshold at = topk::find_threshold(method, x, contents, k, tau);
       keep(result, at);
       topk::shape_values(method, x, at, p);
@@ -199,11 +210,14 @@ SmoothTopkRow solve(TopkMethod method, std::span<const R> x, const Contents& con
   return result;
 }
 
+/// Scaled by the largest distance from the mean, whose square may be no double.
 double deviation(std::span<const double> x) {
-  double mean = 0, squares = 0;
+  double mean = 0, most = 0, squares = 0;
   for (const double v : x) mean += v / static_cast<double>(x.size());
-  for (const double v : x) squares += (v - mean) * (v - mean) / static_cast<double>(x.size());
-  return std::sqrt(squares);
+  for (const double v : x) most = std::max(most, std::abs(v - mean));
+  if (!(most > 0)) return 0;
+  for (const double v : x) squares += (v - mean) / most * ((v - mean) / most) / static_cast<double>(x.size());
+  return most * std::sqrt(squares);
 }
 
 template <class R>
@@ -216,6 +230,8 @@ double mean_entropy_bits(std::span<const R> p, std::int64_t present) {
   return sum / static_cast<double>(present);
 }
 
+constexpr double kLeastLogTau = -600;
+
 /// The temperature, in units of x, at which p has the wished entropy: by halving its logarithm.
 template <class R>
 double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<const R> x, const Contents& contents,
@@ -224,14 +240,18 @@ double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<co
   const double range = contents.most - contents.least;
   if (!(range > 0) || k <= static_cast<double>(contents.infinite) || k == static_cast<double>(present)) return 1;
   const auto entropy = [&](double log_tau) {
-    solve(o.method, x, contents, k, std::exp(log_tau), p);
+    solve(row, o.method, x, contents, k, std::exp(log_tau), p);
     return mean_entropy_bits(std::span<const R>(p), present);
   };
   double low = std::log(range) - 40, high = std::log(range) + 10;
   if (entropy(high) < o.entropy_bits) {
     refuse("smooth_topk", fmt::format("row {}: entropy_bits = {} is above that of p = k / n", row, o.entropy_bits));
   }
-  if (entropy(low) > o.entropy_bits) return std::exp(low);  // ties at the edge keep it above
+  while (low > kLeastLogTau && entropy(low) > o.entropy_bits) low -= 40;  // a far entry makes the range large
+  if (low <= kLeastLogTau) {
+    refuse("smooth_topk",
+           fmt::format("row {}: ties at the edge keep the entropy above entropy_bits = {}", row, o.entropy_bits));
+  }
   for (int i = 0; i < 60 && high - low > 1e-12; ++i) {
     const double middle = low + (high - low) / 2;
     (entropy(middle) < o.entropy_bits ? low : high) = middle;
@@ -239,11 +259,12 @@ double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<co
   return std::exp(low + (high - low) / 2);
 }
 
-/// Calls body(row) for all rows; on OpenMP's threads where there are several.
+/// Calls body(row) for all rows, on OpenMP's threads; few long rows one by one, since each goes through the threads.
 template <class Body>
-void for_each_row(std::int64_t rows, const Body& body) {
-  if (rows == 1) {
-    body(0);
+void for_each_row(std::int64_t rows, std::int64_t columns, const Body& body) {
+  constexpr std::int64_t kLong = 1 << 18;
+  if (rows == 1 || (columns >= kLong && rows < 4 * omp_get_max_threads())) {
+    for (std::int64_t i = 0; i < rows; ++i) body(i);
   } else {
     parallel_for(rows, body);
   }
@@ -268,8 +289,11 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
     if (rest <= 0 || rest > most) return gradient;
     if (method == TopkMethod::gradient) {
       topk::subset_vjp(finite.x, rest, row.tau, weights, g);
-      // p depends on x / tau, and a shift of x changes nothing.
-      for (std::size_t i = 0; i < g.size(); ++i) gradient.tau -= g[i] * (finite.x[i] - finite.x[0]) / row.tau;
+      // p depends on x / tau, and a shift of x changes nothing: relative to where the gradient lies.
+      double size = 0, centre = 0;
+      for (const double slope : g) size += std::abs(slope);
+      for (std::size_t i = 0; i < g.size(); ++i) centre += size > 0 ? std::abs(g[i]) / size * finite.x[i] : 0;
+      for (std::size_t i = 0; i < g.size(); ++i) gradient.tau -= g[i] * ((finite.x[i] - centre) / row.tau);
     } else {
       gradient.tau = topk::softmax_iterated_vjp(finite.x, rest, row.tau, weights, g);
     }
@@ -278,6 +302,13 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
     return gradient;
   }
   if (!std::isfinite(row.threshold)) return gradient;
+  if (!fits<R>(row.tau)) {
+    const std::vector<double> wide(x.begin(), x.end()), wide_v(v.begin(), v.end());
+    std::vector<double> wide_out(x.size());
+    gradient = pull_back<double>(method, wide, row, wide_v, wide_out);
+    put(wide_out, out);
+    return gradient;
+  }
   const Threshold at{row.threshold, row.threshold_rest, 1 / row.tau};
   const topk::SlopeSums sums = topk::slope_sums(method, x, v, at);
   if (!(sums.slope > 0)) return gradient;
@@ -289,6 +320,22 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
 }
 
 }  // namespace
+
+double smooth_topk_by(const std::function<double(double)>& f, const std::function<double(double)>& slope,
+                      std::span<const double> x, double k, double tau, std::span<double> p) {
+  const Contents contents = topk::contents_of(x);
+  if (p.size() != x.size()) refuse("smooth_topk_by", fmt::format("p has {} entries, x {}", p.size(), x.size()));
+  check_row(0, contents, k, TopkMethod::sigmoid);
+  const double infinite = static_cast<double>(contents.infinite),
+               present = infinite + static_cast<double>(contents.finite);
+  if (!(k > infinite && k < present))
+    refuse("smooth_topk_by", fmt::format("k = {} outside ({}, {})", k, infinite, present));
+  if (!(tau > kLeastTau && (contents.most - contents.least) / tau < kMostSpread))
+    refuse("smooth_topk_by", fmt::format("tau = {} is too small for these entries", tau));
+  const Threshold at = topk::find_threshold(f, slope, x, contents, k, tau);
+  for (std::size_t i = 0; i < x.size(); ++i) p[i] = f((x[i] - at.base - at.offset) / tau);
+  return at.t();
+}
 
 TopkMethod topk_method_from_name(std::string_view wanted) {
   for (const auto& [method, known] : kNames) {
@@ -311,7 +358,7 @@ std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double>
     refuse("smooth_topk", fmt::format("p has {} rows of {}, x {} of {}", p.rows, p.columns, x.rows, x.columns));
   }
   std::vector<SmoothTopkRow> results(static_cast<std::size_t>(x.rows));
-  for_each_row(x.rows, [&](std::int64_t i) {
+  for_each_row(x.rows, x.columns, [&](std::int64_t i) {
     std::vector<R> buffer, out_buffer;
     const std::span<const R> row = widened<T>(x.row(i), buffer);
     const Contents contents = topk::contents_of(row);
@@ -330,10 +377,11 @@ std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double>
     if (options.temperature == TopkTemperature::scale_free) {
       const double spread = deviation(Finite(row).x);
       in_units = tau * (spread > 0 ? spread : 1);
+      if (!std::isfinite(in_units)) refuse("smooth_topk", fmt::format("row {}: its deviation is no double", i));
     } else if (options.temperature == TopkTemperature::entropy) {
       in_units = tau_of_entropy(i, options, row, contents, row_k, out);
     }
-    results[static_cast<std::size_t>(i)] = solve(options.method, row, contents, row_k, in_units, out);
+    results[static_cast<std::size_t>(i)] = solve(i, options.method, row, contents, row_k, in_units, out);
     if (!out_buffer.empty()) put(out_buffer, p.row(i));
   });
   return results;
@@ -352,14 +400,14 @@ std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<cons
   if (static_cast<std::int64_t>(rows.size()) != x.rows)
     refuse("smooth_topk_vjp", fmt::format("results of {} rows for {}", rows.size(), x.rows));
   std::vector<SmoothTopkGradient> gradients(rows.size());
-  for_each_row(x.rows, [&](std::int64_t i) {
+  for_each_row(x.rows, x.columns, [&](std::int64_t i) {
     const SmoothTopkRow& row = rows[static_cast<std::size_t>(i)];
     std::vector<R> x_buffer, v_buffer, g(static_cast<std::size_t>(x.columns));
     const std::span<const R> entries = widened<T>(x.row(i), x_buffer);
     SmoothTopkGradient& gradient = gradients[static_cast<std::size_t>(i)];
     std::span<R> target = g;
     if constexpr (!std::is_same_v<T, Bfloat16>) target = out.row(i);
-    if (row.tau > 1e-290) {
+    if (row.tau > kLeastTau) {
       gradient = pull_back<R>(options.method, entries, row, widened<T>(v.row(i), v_buffer), target);
     } else {
       std::fill(target.begin(), target.end(), R{0});
