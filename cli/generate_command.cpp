@@ -111,7 +111,10 @@ std::vector<Question> questions_of(const Arguments& arguments, const std::stop_t
   }
   if (!arguments.answer_prefix.empty()) check_text(arguments.answer_prefix, "--answer-prefix");
   if (!arguments.questions_json.empty()) {
-    for (Question& question : read_questions_json(arguments.questions_json)) questions.push_back(std::move(question));
+    for (Question& question : read_questions_json(arguments.questions_json)) {
+      if (question.prefix.empty()) question.prefix = arguments.answer_prefix;
+      questions.push_back(std::move(question));
+    }
   }
   return questions;
 }
@@ -419,7 +422,7 @@ Run add_generate(CLI::App& app) {
       ->check(not_empty());
   documents("--contexts", a.contexts_json, "FILE", "JSON array of strings or of objects {id, title, text, score}")
       ->check(not_empty());
-  documents("--overlap", o.overlap, "N", "Tokens that parts of a split document share [0]")
+  documents("--overlap", o.overlap, "N", "Most tokens that parts of a split document share, in whole sentences [0]")
       ->check(number(0, kMaxLlamaWindow));
   flag("Documents", "--number-documents", o.numbered, "Put 'Part 1', 'Part 2', ... before the documents");
   auto* cache = documents("--cache", a.cache, "DIR", "Keep the documents' key-value caches here and use them again");
@@ -434,7 +437,8 @@ Run add_generate(CLI::App& app) {
          "'plain', 'plain-zh', a chat template's name, or a file with {document} and {question} [the model's own, else "
          "plain]")
       ->check(not_empty());
-  prompt("--answer-prefix", a.answer_prefix, "TEXT", "What the answer begins with");
+  prompt("--answer-prefix", a.answer_prefix, "TEXT",
+         "What the answer begins with, where --questions says nothing else");
   prompt("--questions", a.questions_json, "FILE", "JSON array of strings or of objects {question, prefix}")
       ->check(not_empty());
   flag("Prompt", "--show-prompts", a.show_prompts, "Print what the model is given (on standard error)");

@@ -125,11 +125,12 @@ std::string as_text(const Integer& n, const MinSum<Integer>& found, bool with_pr
   if (n < 4) return text + "    below 4 nothing is less than c alone\n";
   const Integer first = found.last_p - Integer(static_cast<unsigned long>(found.steps - 1));
   const Integer next = found.last_p + Integer(1UL);
-  return text + fmt::format(
-                    "    looked at a + b = {} to {} ({} step{}); from {} on a + b alone is {} {}, and below {} c grows "
-                    "faster than a + b falls\n",
-                    text_of(first), text_of(found.last_p), found.steps, found.steps == 1 ? "" : "s", text_of(next),
-                    next > found.s ? "more than" : "at least", text_of(found.s), text_of(first));
+  return text +
+         fmt::format(
+             "    looked at a + b = {} to {} ({} step{}); from {} on a + b alone is {} {}, and below {} no sum is "
+             "less\n",
+             text_of(first), text_of(found.last_p), found.steps, found.steps == 1 ? "" : "s", text_of(next),
+             next > found.s ? "more than" : "at least", text_of(found.s), text_of(first));
 }
 
 std::string power_text(double log) {
@@ -195,19 +196,31 @@ int plot(const Arguments& arguments, const Range& range, const std::stop_token& 
   const mpz_class count = range.last - range.first + 1;
   MinSumOptions options;
   options.progress.stop = stop;
+  // Large numbers are shown by their distance from the first: a chart tells apart no more than doubles do.
+  const mpz_class origin = range.first < 1000000000 ? mpz_class(0) : range.first;
+  const Axis axis{origin == 0 ? "N" : fmt::format("N - {}", shortened(text_of(origin)))};
   for (mpz_class n = range.first; n <= range.last; ++n) {
     const MinSum<mpz_class> found = min_sum(n, options);
-    c.points.emplace_back(n.get_d(), found.c.get_d());
-    difference.points.emplace_back(n.get_d(), mpz_class(found.b - found.a).get_d());
-    steps.points.emplace_back(n.get_d(), static_cast<double>(found.steps));
+    const double x = mpz_class(n - origin).get_d();
+    c.points.emplace_back(x, found.c.get_d());
+    difference.points.emplace_back(x, mpz_class(found.b - found.a).get_d());
+    steps.points.emplace_back(x, static_cast<double>(found.steps));
     const mpz_class done = n - range.first + 1;
     if (done % 256 == 0) bar.show("numbers", done.get_si(), count.get_si());
     if (stop.stop_requested()) throw Interrupted();
   }
   bar.clear();
-  write_file_atomically(arguments.plot, svg_of({{"Left over: c", {"N"}, {"c"}, {c}},
-                                                {"Difference of the factors: b - a", {"N"}, {"b - a"}, {difference}},
-                                                {"Values of a + b looked at", {"N"}, {"steps"}, {steps}}}));
+  const auto chart = [&](const char* title, const char* label, const Series& series) {
+    Chart made;
+    made.title = title;
+    made.x = axis;
+    made.y.label = label;
+    made.series.push_back(series);
+    return made;
+  };
+  write_file_atomically(arguments.plot, svg_of({chart("Left over: c", "c", c),
+                                                chart("Difference of the factors: b - a", "b - a", difference),
+                                                chart("Values of a + b looked at", "steps", steps)}));
   return kDone;
 }
 

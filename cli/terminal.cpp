@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -53,7 +54,10 @@ std::stop_token stop_on_signal() {
     int signal = 0;
     sigwait(&signals, &signal);
     source.request_stop();
-    sigwait(&signals, &signal);
+    // `timeout` and some shells send a signal twice at once: that is no second wish.
+    const auto first = std::chrono::steady_clock::now();
+    do sigwait(&signals, &signal);
+    while (std::chrono::steady_clock::now() - first < std::chrono::milliseconds(500));
     _exit(kInterrupted);
   }).detach();
   return source.get_token();

@@ -242,6 +242,23 @@ TEST_P(Answering, OneOfSeveralQuestionsIsAnsweredAsAlone) {
   }
 }
 
+TEST_P(Answering, HasRoomForCopiesOfManyDocuments) {
+  const std::vector<Question> two{{"Why?", ""}, {"When?", ""}};
+  for (const int count : {1, 17, 28, 127}) {
+    std::vector<Document> many;
+    for (int i = 0; i < count; ++i) {
+      many.push_back({"d" + std::to_string(i), "", "", {}});
+      for (int word = 0; word <= i % 5; ++word) many.back().text += "river ";
+    }
+    AnsweringOptions with = options();
+    with.generate.max_tokens = 1;
+    for (const KvLayout layout : {with.kv, KvLayout::automatic}) {
+      with.kv = layout;
+      EXPECT_EQ(answer_questions(model(), many, two, with).size(), 2U) << count << " documents";
+    }
+  }
+}
+
 TEST_P(Answering, AbstainsByEitherRule) {
   AnsweringOptions with = options();
   for (const AbstainRule& rule : {AbstainRule{1, 0}, AbstainRule{0, 1e-9}}) {

@@ -110,8 +110,9 @@ std::string summary_json(const Answer& answer) {
   summary["finish"] = valid_utf8(answer.finish);
   summary["abstained"] = answer.abstained;
   summary["switches"] = count_switches(answer);
-  summary["first_entropy_nats"] = answer.first_entropy_nats;
-  summary["first_divergence_bits"] = answer.first_divergence_bits;
+  const bool pooled = !answer.contexts.empty();
+  summary["first_entropy_nats"] = pooled ? Json(answer.first_entropy_nats) : Json();
+  summary["first_divergence_bits"] = pooled ? Json(answer.first_divergence_bits) : Json();
   summary["contexts"] = Json::array();
   const std::vector<ContextShare> shares = context_shares(answer);
   for (std::size_t i = 0; i < shares.size(); ++i) {

@@ -137,7 +137,8 @@ LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts
   with.window = window;
   std::int64_t longest = 0;
   for (const auto& text : texts) {
-    with.cells += static_cast<std::int64_t>(text.size()) + tail;
+    // A question that is not the last reads a copy of each branch. Layers that slide give it cells of its own.
+    with.cells += (static_cast<std::int64_t>(text.size()) + tail) * (several ? 2 : 1);
     longest = std::max(longest, static_cast<std::int64_t>(text.size()) + tail);
   }
   constexpr std::int64_t kPad = 256;  // llama.cpp rounds each buffer up to this

@@ -205,6 +205,7 @@ StateStore::StateStore(const fs::path& folder, std::uint64_t limit_bytes) : limi
   const TemporaryFile probe = create_state(folder_);
   ::close(probe.descriptor);
   ::unlink(probe.name.c_str());
+  evict(0);  // the limit may be new
 }
 
 fs::path StateStore::path_of(std::string_view key) const {
