@@ -236,7 +236,7 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
   options.progress.stop = stop;
   const mpz_class most_word = mpz_class(1) << 64;
   std::string out;
-  const auto add = [&](std::string text) {
+  const auto add = [&](const std::string& text) {
     constexpr std::size_t kMostHeld = 1 << 16;  // of a range of small numbers
     out += text;
     if (out.size() > kMostHeld) print(std::exchange(out, {}));

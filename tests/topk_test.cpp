@@ -526,7 +526,7 @@ TEST(SmoothTopkVjp, IsZeroWhereNothingMoves) {
 TEST(SmoothTopk, TakesBatchesWithTheirOwnKAndTau) {
   std::mt19937_64 random(12);
   std::normal_distribution<double> normal;
-  Values x(5 * 40), p(x.size());
+  Values x(std::size_t{5} * 40), p(x.size());
   for (double& value : x) value = normal(random);
   const Values k{1, 2.5, 7, 0, 40};
   for (const TopkMethod method : kThresholdMethods) {

@@ -263,7 +263,7 @@ double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<co
 template <class Body>
 void for_each_row(std::int64_t rows, std::int64_t columns, const Body& body) {
   constexpr std::int64_t kLong = 1 << 18;
-  if (rows == 1 || (columns >= kLong && rows < 4 * omp_get_max_threads())) {
+  if (rows == 1 || (columns >= kLong && rows < 4 * std::int64_t{omp_get_max_threads()})) {
     for (std::int64_t i = 0; i < rows; ++i) body(i);
   } else {
     parallel_for(rows, body);
