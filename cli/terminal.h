@@ -23,7 +23,8 @@ inline constexpr int kOutputClosed = 141;  ///< whoever read standard output wen
 /// goes away and a limit on file sizes from killing the program: writing fails instead. Call first.
 void settle_standard_streams();
 
-/// Turns Ctrl-C and SIGTERM into a stop request; a second one, half a second later or more, ends the program at once. Call before any thread starts.
+/// Turns Ctrl-C and SIGTERM into a stop request; a second one, half a second later or more, ends the program at once.
+/// Call before any thread starts.
 std::stop_token stop_on_signal();
 
 /// Thrown by print when nobody reads standard output any more: the program ends without a word.
