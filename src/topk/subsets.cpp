@@ -123,15 +123,20 @@ Odds odds_of(std::span<const double> x, int k, double tau) {
   Odds odds;
   odds.in.resize(x.size());
   odds.out.resize(x.size());
+  const std::size_t blocks = (x.size() + kBlock - 1) / kBlock;
+  std::vector<double> variances(blocks, 0), sums(blocks, 0);
+  for_each_block(x.size(), [&](std::size_t block, std::size_t from, std::size_t size) {
+    for (std::size_t i = from; i < from + size; ++i) {
+      const double z = (x[i] - at.base - at.offset) * at.inverse_tau, e = std::exp(-std::abs(z));
+      const double most = 1 / (1 + e), least = e / (1 + e);
+      odds.in[i] = z > 0 ? most : least;
+      odds.out[i] = z > 0 ? least : most;
+      variances[block] += most * least;
+      sums[block] += std::max(z, 0.0) + std::log1p(e);  // log(1 + e^z)
+    }
+  });
   double sum = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const double z = (x[i] - at.base - at.offset) * at.inverse_tau, e = std::exp(-std::abs(z));
-    const double most = 1 / (1 + e), least = e / (1 + e);
-    odds.in[i] = z > 0 ? most : least;
-    odds.out[i] = z > 0 ? least : most;
-    odds.variance += most * least;
-    sum += std::max(z, 0.0) + std::log1p(e);  // log(1 + e^z)
-  }
+  for (std::size_t block = 0; block < blocks; ++block) odds.variance += variances[block], sum += sums[block];
   odds.log_scale = sum + static_cast<double>(k) * (at.base / tau + at.offset / tau);
   return odds;
 }

@@ -275,7 +275,10 @@ template <class R>
 SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const SmoothTopkRow& row, std::span<const R> v,
                              std::span<R> out) {
   SmoothTopkGradient gradient;
-  std::fill(out.begin(), out.end(), R{0});
+  const auto nothing_moves = [&] {
+    std::fill(out.begin(), out.end(), R{0});
+    return SmoothTopkGradient{};
+  };
   if (takes_whole_k(method)) {
     Finite finite(x);
     std::vector<double> weights, g(finite.x.size());
@@ -286,7 +289,7 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
     }
     const int rest = static_cast<int>(row.k - infinite);
     const int most = static_cast<int>(finite.x.size()) - (method == TopkMethod::gradient ? 1 : 0);
-    if (rest <= 0 || rest > most) return gradient;
+    if (rest <= 0 || rest > most) return nothing_moves();
     if (method == TopkMethod::gradient) {
       topk::subset_vjp(finite.x, rest, row.tau, weights, g);
       // p depends on x / tau, and a shift of x changes nothing: relative to where the gradient lies.
@@ -301,7 +304,7 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
     finite.put_back(x, 0, out);
     return gradient;
   }
-  if (!std::isfinite(row.threshold)) return gradient;
+  if (!std::isfinite(row.threshold)) return nothing_moves();
   if (!fits<R>(row.tau)) {
     const std::vector<double> wide(x.begin(), x.end()), wide_v(v.begin(), v.end());
     std::vector<double> wide_out(x.size());
@@ -311,7 +314,7 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
   }
   const Threshold at{row.threshold, row.threshold_rest, 1 / row.tau};
   const topk::SlopeSums sums = topk::slope_sums(method, x, v, at);
-  if (!(sums.slope > 0)) return gradient;
+  if (!(sums.slope > 0)) return nothing_moves();
   const double mean = sums.slope_v / sums.slope;
   topk::slope_values(method, x, v, at, mean, 1 / row.tau, out);
   gradient.k = mean;
@@ -402,7 +405,7 @@ std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<cons
   std::vector<SmoothTopkGradient> gradients(rows.size());
   for_each_row(x.rows, x.columns, [&](std::int64_t i) {
     const SmoothTopkRow& row = rows[static_cast<std::size_t>(i)];
-    std::vector<R> x_buffer, v_buffer, g(static_cast<std::size_t>(x.columns));
+    std::vector<R> x_buffer, v_buffer, g(std::is_same_v<T, Bfloat16> ? static_cast<std::size_t>(x.columns) : 0);
     const std::span<const R> entries = widened<T>(x.row(i), x_buffer);
     SmoothTopkGradient& gradient = gradients[static_cast<std::size_t>(i)];
     std::span<R> target = g;
