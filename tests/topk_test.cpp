@@ -420,6 +420,10 @@ TEST(SmoothTopk, StandsFarEntries) {
   scale_free.temperature = TopkTemperature::scale_free;
   EXPECT_NEAR(sum(solve({1e200, -1e200, 0}, 1, scale_free).p), 1, 1e-12);
   EXPECT_NEAR(sum(solve({1e-200, -1e-200, 0}, 1, scale_free).p), 1, 1e-12);
+  // Of the same row, smaller by 1e200: a gradient larger by as much.
+  const Pulled tiny = pull_back({1e-200, -2e-200, 0}, 1, scale_free, {1, 0, 3}),
+               plain_scale = pull_back({1, -2, 0}, 1, scale_free, {1, 0, 3});
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(tiny.x[i] * 1e-200, plain_scale.x[i], 1e-12) << i;
   EXPECT_THROW(solve(TopkMethod::clip, {1e308, -1e308, 0}, 1), std::invalid_argument);
   EXPECT_THROW(solve(TopkMethod::softmax_iterated, {1e20, 0, 1}, 1, 1e-289), std::invalid_argument);
   SmoothTopkOptions tied;

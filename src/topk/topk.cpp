@@ -422,10 +422,11 @@ std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<cons
       if (spread > 0) {
         double mean = 0;
         for (const double value : finite.x) mean += value / n;
-        const double by = gradient.tau * row.tau / (spread * spread * n);
+        const double by = gradient.tau * (row.tau / spread) / n;
         for (std::size_t j = 0; j < entries.size(); ++j) {
           if (std::isfinite(entries[j]))
-            target[j] = static_cast<R>(static_cast<double>(target[j]) + by * (static_cast<double>(entries[j]) - mean));
+            target[j] = static_cast<R>(static_cast<double>(target[j]) +
+                                       by * ((static_cast<double>(entries[j]) - mean) / spread));
         }
         gradient.tau *= spread;
       }
