@@ -43,11 +43,6 @@ struct Range {
   mpz_class first, last;
 };
 
-std::string shortened(std::string_view text) {
-  constexpr std::size_t kMost = 40;
-  return one_line(text.size() <= kMost ? text : std::string(text.substr(0, kMost)) + "...");
-}
-
 /// Throws: std::invalid_argument.
 mpz_class natural(std::string_view digits, std::string_view whole) {
   if (digits.empty() || digits.find_first_not_of("0123456789") != std::string_view::npos) {

@@ -138,6 +138,11 @@ bool wants_colour() {
   return (!no_colour || !*no_colour) && !(terminal && std::string_view(terminal) == "dumb");
 }
 
+std::string shortened(std::string_view text) {
+  constexpr std::size_t kMost = 40;
+  return one_line(text.size() <= kMost ? text : std::string(text.substr(0, kMost)) + "...");
+}
+
 std::string terminal_json(std::string_view json) {
   std::string safe;
   for_each_character(json, [&](char32_t code, std::string_view bytes) {

@@ -62,6 +62,8 @@ bool wants_colour();
 
 /// Text from outside on one line, for messages, as a terminal may show it.
 inline std::string one_line(std::string_view text) { return spelled_out(text, false); }
+/// The same of a word that may be long: its first 40 bytes.
+std::string shortened(std::string_view text);
 /// With newlines and tabs left as they are.
 inline std::string terminal_text(std::string_view text) { return spelled_out(text, true); }
 /// A line of JSON in which steering characters became \u escapes: the same JSON.

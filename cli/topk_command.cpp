@@ -41,11 +41,6 @@ struct Arguments {
   bool json = false, scale_free = false;
 };
 
-std::string shortened(const std::string& text) {
-  constexpr std::size_t kMost = 40;
-  return text.size() <= kMost ? text : text.substr(0, kMost) + "...";
-}
-
 /// Numbers apart from each other by white space or commas. Throws: tuiqiao::Error.
 NpyArray numbers_of(const std::string& text, const std::string& name) {
   NpyArray array;
