@@ -176,13 +176,4 @@ int run(const std::string& out) {
 
 }  // namespace
 
-int main(int argc, char** argv) try {
-  if (argc != 2) {
-    fmt::print(stderr, "usage: {} OUT.json\n", argv[0]);
-    return 2;
-  }
-  return run(argv[1]);
-} catch (const std::exception& error) {
-  fmt::print(stderr, "minsum: {}\n", error.what());
-  return 1;
-}
+int main(int argc, char** argv) { return tuiqiao::bench::main_of("minsum", argc, argv, run); }

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 namespace tuiqiao::bench {
@@ -54,6 +56,18 @@ inline double warn_of_load() {
   std::ifstream("/proc/loadavg") >> load;
   if (load > 0.5) fmt::print("note: the machine is under load ({:.1f} processes); absolute times are too long\n", load);
   return load;
+}
+
+/// The main function of a benchmark that takes a file for its results and nothing else.
+inline int main_of(const char* name, int argc, char** argv, int (*run)(const std::string& out)) try {
+  if (argc != 2) {
+    fmt::print(stderr, "usage: {} OUT.json\n", argv[0]);
+    return 2;
+  }
+  return run(argv[1]);
+} catch (const std::exception& error) {
+  fmt::print(stderr, "{}: {}\n", name, error.what());
+  return 1;
 }
 
 }  // namespace tuiqiao::bench
