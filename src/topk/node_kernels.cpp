@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "topk/node_kernels.cpp"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
+// After highway.h.
+#include <hwy/contrib/math/math-inl.h>
 
 HWY_BEFORE_NAMESPACE();
 namespace tuiqiao::topk::HWY_NAMESPACE {
@@ -57,9 +60,31 @@ HWY_INLINE double sum_of(D d, hn::Vec<D> v) {
   return hn::GetLane(hn::SumOfLanes(d, v));
 }
 
+OddsSums odds(const double* x, std::size_t n, Threshold at, double* p) {
+  const hn::ScalableTag<double> wide;
+  auto means = hn::Zero(wide), variances = hn::Zero(wide), logs = hn::Zero(wide);
+  OddsSums sums;
+  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const auto one = hn::Set(d, 1.0);
+    const auto distance = hn::Sub(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, at.base)), hn::Set(d, at.offset));
+    const auto z = hn::Mul(distance, hn::Set(d, at.inverse_tau)), e = hn::Exp(d, hn::Neg(hn::Abs(z)));
+    const auto most = hn::Div(one, hn::Add(one, e)), least = hn::Mul(e, most);
+    const auto in = hn::IfThenElse(hn::Gt(z, hn::Zero(d)), most, least);
+    const auto log = hn::Add(hn::Max(z, hn::Zero(d)), hn::Log1p(d, e)), variance = hn::Mul(most, least);
+    hn::StoreU(in, d, p + i);
+    if constexpr (std::is_same_v<decltype(d), hn::ScalableTag<double>>) {
+      means = hn::Add(means, in), variances = hn::Add(variances, variance), logs = hn::Add(logs, log);
+    } else {
+      sums.mean += hn::GetLane(in), sums.variance += hn::GetLane(variance), sums.log_weights += hn::GetLane(log);
+    }
+  });
+  sums.mean += sum_of(wide, means), sums.variance += sum_of(wide, variances), sums.log_weights += sum_of(wide, logs);
+  return sums;
+}
+
 void add_log_factors(const double* p, std::size_t n, const Node* nodes, std::size_t count, double* log_size,
                      double* angle) {
-  constexpr std::size_t kRun = 32;  // factors multiplied before a logarithm: none is below 1e-8
+  constexpr std::size_t kRun = 16;  // vectors of factors multiplied before a logarithm
   const hn::ScalableTag<double> d;
   const std::size_t lanes = hn::Lanes(d), run = kRun * lanes;
   HWY_ALIGN double reals[HWY_MAX_BYTES / sizeof(double)], imaginaries[HWY_MAX_BYTES / sizeof(double)];
@@ -80,7 +105,12 @@ void add_log_factors(const double* p, std::size_t n, const Node* nodes, std::siz
       }
       hn::Store(product.real, d, reals);
       hn::Store(product.imaginary, d, imaginaries);
-      for (std::size_t lane = 0; lane < lanes; ++lane) add(j, reals[lane], imaginaries[lane]);
+      Complex all = 1;
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        const double real = all.real() * reals[lane] - all.imag() * imaginaries[lane];
+        all = {real, all.real() * imaginaries[lane] + all.imag() * reals[lane]};
+      }
+      add(j, all.real(), all.imag());
     }
   }
   for (std::size_t i = n - n % lanes; i < n; ++i) {
@@ -152,11 +182,15 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace tuiqiao::topk {
 
+HWY_EXPORT(odds);
 HWY_EXPORT(add_log_factors);
 HWY_EXPORT(weighted_tilts);
 HWY_EXPORT(add_tilt_sums);
 HWY_EXPORT(weighted_pairs);
 
+OddsSums take_odds(std::span<const double> x, Threshold at, std::span<double> p) {
+  return HWY_DYNAMIC_DISPATCH(odds)(x.data(), x.size(), at, p.data());
+}
 void add_log_factors(std::span<const double> p, std::span<const Node> nodes, std::span<double> log_size,
                      std::span<double> angle) {
   HWY_DYNAMIC_DISPATCH(add_log_factors)

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <span>
 
+#include "topk/shape_kernels.h"
+
 /// Loops over a row of probabilities p for nodes e^{i theta} of the unit circle, with
 ///   factor = 1 - p + p e^{i theta},    r = p e^{i theta} / factor.
 namespace tuiqiao::topk {
@@ -12,6 +14,15 @@ namespace tuiqiao::topk {
 struct Node {
   double cosine = 1, sine = 0;
 };
+
+/// What independent entries come to.
+struct OddsSums {
+  double mean = 0, variance = 0;  ///< of the number that are in
+  double log_weights = 0;         ///< sum of log(1 + e^z)
+};
+
+/// p = 1 / (1 + e^-z), z = (x - t) / tau
+OddsSums take_odds(std::span<const double> x, Threshold at, std::span<double> p);
 
 /// The product of all factors at each node, as logarithms: adds log |.| and the angle.
 void add_log_factors(std::span<const double> p, std::span<const Node> nodes, std::span<double> log_size,

@@ -5,10 +5,12 @@
 #include <complex>
 #include <limits>
 #include <numbers>
+#include <numeric>
 #include <vector>
 
 #include "parallel.h"
 #include "topk/node_kernels.h"
+#include "topk/series_kernels.h"
 #include "topk/threshold.h"
 
 namespace tuiqiao::topk {
@@ -19,15 +21,6 @@ using Complex = std::complex<double>;
 
 constexpr double kQuadratureError = 1e-17;  // of aliasing, and of the nodes left out
 constexpr std::size_t kBlock = 1 << 15;     // entries a thread takes
-
-/// The tilted row and the nodes at which its coefficients are taken.
-struct Tilted {
-  std::vector<double> p;
-  double log_scale = 0;          ///< log Z_k = log_scale + log P(number = k)
-  std::vector<Node> nodes;       ///< angles from 0 to pi; each but 0 stands for itself and its mirror
-  std::vector<Complex> weights;  ///< of each node, so that sums give probabilities given that the number is k
-  double log_chance = 0;         ///< log P(number = k)
-};
 
 /// body(from, size) for blocks of the row, on OpenMP's threads where there are several.
 template <class Body>
@@ -46,41 +39,78 @@ void for_each_block(std::size_t n, const Body& body) {
 
 /// The least odd number of nodes whose aliasing is small enough for numbers up to `away` from the mean; more than n are
 /// never needed.
-std::size_t node_count(double variance, std::size_t n, double away) {
+std::int64_t node_count(double variance, std::size_t n, double away) {
   const double wanted = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
   // D^2 = 2 wanted (V + D / 3) for the distance D; two entries less move the mean by less than 2.
   const double a = wanted / 3, distance = a + std::sqrt(a * a + 2 * wanted * variance);
   const double most = static_cast<double>(n) + 1;
-  const auto count = static_cast<std::size_t>(std::min(std::ceil(distance + away) + 2, most));
+  const auto count = static_cast<std::int64_t>(std::min(std::ceil(distance + away) + 2, most));
   return count | 1;
 }
 
-/// The nodes that count for a row, with the logarithm of the product of all factors at each.
+/// The nodes that count for a row of independent entries, with the product of all factors at each.
 struct Nodes {
-  std::size_t count = 0;   ///< of all of them, on the whole circle
-  std::vector<Node> kept;  ///< angles from 0 to pi
+  std::int64_t count = 0;   ///< of all of them, on the whole circle
+  std::vector<Node> kept;   ///< angles from 0 to pi
+  std::size_t degree = 0;   ///< of the series in T_m(2 p - 1) that serve them all; 0 where there is none
+  std::int64_t centre = 0;  ///< the mean number, rounded: angles are relative to e^{i centre theta}
   std::vector<double> log_size, angle;
 
+  double theta(std::size_t j) const {
+    return 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(count);
+  }
+  /// tan(theta / 4)
+  double quarter(std::size_t j) const { return std::tan(theta(j) / 4); }
+  /// e^{i m theta}, with m j taken modulo the number of nodes.
+  double turned(std::int64_t m, std::size_t j) const {
+    const std::int64_t turns = (m % count + count) % count * static_cast<std::int64_t>(j) % count;
+    return 2 * std::numbers::pi * static_cast<double>(turns) / static_cast<double>(count);
+  }
   /// Of the j-th node, for the coefficient of z^k: weighted so that their sum is the chance of k. Each node but the
   /// first stands for its mirror too.
   Complex term(std::size_t j, std::int64_t k) const {
-    // e^{-i k theta}, with k j taken modulo the number of nodes.
-    const auto n = static_cast<std::int64_t>(count);
-    const std::int64_t turns = (k % n + n) % n * static_cast<std::int64_t>(j) % n;
-    const double back = 2 * std::numbers::pi * static_cast<double>(turns) / static_cast<double>(count);
-    return std::polar((j == 0 ? 1.0 : 2.0) / static_cast<double>(count) * std::exp(log_size[j]), angle[j] - back);
+    return std::polar((j == 0 ? 1.0 : 2.0) / static_cast<double>(count) * std::exp(log_size[j]),
+                      angle[j] - turned(k - centre, j));
   }
 };
 
-Nodes nodes_of(std::span<const double> p, double variance, double away = 0) {
-  Nodes nodes;
-  nodes.count = node_count(variance, p.size(), away);
-  const double least = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
-  for (std::size_t j = 0; j <= nodes.count / 2; ++j) {
-    const double angle = 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(nodes.count);
-    if ((variance - 0.5) * (1 - std::cos(angle)) > least) break;
-    nodes.kept.push_back({std::cos(angle), std::sin(angle)});
+/// The degree at which all series are cut, for the largest tan(theta / 4) = t: with |T_m - 1| and |T_m - u| at most
+/// (1 - u^2) m^2 / 2 a logarithm loses at most 4 V sum over m > degree of m t^m; the others lose less. 0 where the
+/// nodes themselves cost less.
+std::size_t series_degree(double t, double variance, std::size_t nodes) {
+  constexpr std::size_t kNodeOverTerm = 4;  // a division and some ten operations, over three operations
+  for (std::size_t degree = 2; degree <= kNodeOverTerm * nodes && t < 0.75; ++degree) {
+    const double next = static_cast<double>(degree) + 1;
+    if (4 * (variance + 1) * next * std::pow(t, next) / ((1 - t) * (1 - t)) < kQuadratureError) return degree;
   }
+  return 0;
+}
+
+/// log of the product of the factors at each node, from one pass over the entries:
+///   sum over m >= 2 of 2 (-1)^{m+1} (i t)^m / m moments[m] + i theta sum p,   t = tan(theta / 4).
+void take_products_by_series(Nodes& nodes, std::span<const double> p, double mean) {
+  const std::size_t blocks = (p.size() + kBlock - 1) / kBlock;
+  std::vector<std::vector<double>> parts(blocks);
+  for_each_block(p.size(), [&](std::size_t block, std::size_t from, std::size_t size) {
+    parts[block].assign(nodes.degree + 1, 0);
+    add_product_moments(p.subspan(from, size), parts[block]);
+  });
+  std::vector<double> moments(nodes.degree + 1, 0);
+  for (const auto& part : parts) {
+    for (std::size_t m = 0; m < moments.size(); ++m) moments[m] += part[m];
+  }
+  for (std::size_t j = 0; j < nodes.kept.size(); ++j) {
+    Complex sum = 0, power = Complex(0, nodes.quarter(j));  // -(-i t)^m
+    for (std::size_t m = 2; m < moments.size(); ++m) {
+      power *= Complex(0, -nodes.quarter(j));
+      sum += 2 * moments[m] / static_cast<double>(m) * power;
+    }
+    nodes.log_size[j] = sum.real();
+    nodes.angle[j] = sum.imag() + nodes.theta(j) * (mean - static_cast<double>(nodes.centre));
+  }
+}
+
+void take_products_by_nodes(Nodes& nodes, std::span<const double> p) {
   const std::size_t kept = nodes.kept.size(), blocks = (p.size() + kBlock - 1) / kBlock;
   std::vector<std::vector<double>> sizes(blocks), angles(blocks);
   for_each_block(p.size(), [&](std::size_t block, std::size_t from, std::size_t size) {
@@ -88,115 +118,216 @@ Nodes nodes_of(std::span<const double> p, double variance, double away = 0) {
     angles[block].assign(kept, 0);
     add_log_factors(p.subspan(from, size), nodes.kept, sizes[block], angles[block]);
   });
-  nodes.log_size.assign(kept, 0);
-  nodes.angle.assign(kept, 0);
-  for (std::size_t block = 0; block < blocks; ++block) {
-    for (std::size_t j = 0; j < kept; ++j) {
+  for (std::size_t j = 0; j < kept; ++j) {
+    for (std::size_t block = 0; block < blocks; ++block) {
       nodes.log_size[j] += sizes[block][j];
       nodes.angle[j] += angles[block][j];
     }
+    nodes.angle[j] -= nodes.turned(nodes.centre, j);
+  }
+}
+
+Nodes nodes_of(std::span<const double> p, double mean, double variance, double away = 0) {
+  Nodes nodes;
+  nodes.count = node_count(variance, p.size(), away);
+  nodes.centre = std::llround(mean);
+  const double least = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
+  for (std::size_t j = 0; static_cast<std::int64_t>(j) <= nodes.count / 2; ++j) {
+    const double theta = nodes.theta(j);
+    if ((variance - 0.5) * (1 - std::cos(theta)) > least) break;
+    nodes.kept.push_back({std::cos(theta), std::sin(theta)});
+  }
+  nodes.log_size.assign(nodes.kept.size(), 0);
+  nodes.angle.assign(nodes.kept.size(), 0);
+  nodes.degree = series_degree(nodes.quarter(nodes.kept.size() - 1), variance, nodes.kept.size());
+  if (nodes.degree > 0) {
+    take_products_by_series(nodes, p, mean);
+  } else {
+    take_products_by_nodes(nodes, p);
   }
   return nodes;
 }
 
-void take_nodes(Tilted& tilted, int k, double variance) {
-  Nodes nodes = nodes_of(tilted.p, variance);
-  double chance = 0;
-  for (std::size_t j = 0; j < nodes.kept.size(); ++j) {
-    tilted.weights.push_back(nodes.term(j, k));
-    chance += tilted.weights.back().real();
-  }
-  for (Complex& weight : tilted.weights) weight /= chance;
-  tilted.nodes = std::move(nodes.kept);
-  tilted.log_chance = std::log(chance);
-}
+/// A row as independent entries, in with chance p each, of which k are in on average, and the nodes for the law of
+/// those that are in, given that they are k.
+struct Tilted {
+  std::vector<double> p;
+  double log_z = 0;
+  Nodes nodes;
+  std::vector<Complex> weights;  ///< of each node, so that sums give probabilities given that the number is k
 
-/// Chances of each entry to be in and to be out, independent of each other, for which k are in on average.
-struct Odds {
-  std::vector<double> in, out;
-  double variance = 0;   ///< of the number that are in
-  double log_scale = 0;  ///< log Z_k = log_scale + log P(number = k)
+  std::span<const double> part(std::size_t from, std::size_t size) const { return std::span(p).subspan(from, size); }
 };
 
-Odds odds_of(std::span<const double> x, int k, double tau) {
-  const Threshold at = find_threshold(TopkMethod::sigmoid, x, contents_of(x), k, tau);
-  Odds odds;
-  odds.in.resize(x.size());
-  odds.out.resize(x.size());
-  const std::size_t blocks = (x.size() + kBlock - 1) / kBlock;
-  std::vector<double> variances(blocks, 0), sums(blocks, 0);
+OddsSums take_odds_in_blocks(std::span<const double> x, Threshold at, std::span<double> p) {
+  std::vector<OddsSums> parts((x.size() + kBlock - 1) / kBlock);
   for_each_block(x.size(), [&](std::size_t block, std::size_t from, std::size_t size) {
-    for (std::size_t i = from; i < from + size; ++i) {
-      const double z = (x[i] - at.base - at.offset) * at.inverse_tau, e = std::exp(-std::abs(z));
-      const double most = 1 / (1 + e), least = e / (1 + e);
-      odds.in[i] = z > 0 ? most : least;
-      odds.out[i] = z > 0 ? least : most;
-      variances[block] += most * least;
-      sums[block] += std::max(z, 0.0) + std::log1p(e);  // log(1 + e^z)
-    }
+    parts[block] = take_odds(x.subspan(from, size), at, p.subspan(from, size));
   });
-  double sum = 0;
-  for (std::size_t block = 0; block < blocks; ++block) odds.variance += variances[block], sum += sums[block];
-  odds.log_scale = sum + static_cast<double>(k) * (at.base / tau + at.offset / tau);
-  return odds;
+  OddsSums sums;
+  for (const OddsSums& part : parts)
+    sums.mean += part.mean, sums.variance += part.variance, sums.log_weights += part.log_weights;
+  return sums;
 }
 
 Tilted tilt(std::span<const double> x, int k, double tau) {
-  Odds odds = odds_of(x, k, tau);
+  const Threshold at = find_threshold(TopkMethod::sigmoid, x, contents_of(x), k, tau);
   Tilted tilted;
-  tilted.p = std::move(odds.in);
-  tilted.log_scale = odds.log_scale;
-  take_nodes(tilted, k, odds.variance);
+  tilted.p.resize(x.size());
+  const OddsSums sums = take_odds_in_blocks(x, at, tilted.p);
+  tilted.nodes = nodes_of(tilted.p, sums.mean, sums.variance);
+  double chance = 0;
+  for (std::size_t j = 0; j < tilted.nodes.kept.size(); ++j) {
+    tilted.weights.push_back(tilted.nodes.term(j, k));
+    chance += tilted.weights.back().real();
+  }
+  for (Complex& weight : tilted.weights) weight /= chance;
+  tilted.log_z = sums.log_weights + static_cast<double>(k) * (at.base / tau + at.offset / tau) + std::log(chance);
   return tilted;
+}
+
+/// r = p e^{i theta} / (1 - p + p e^{i theta}) of a node as p e^{i theta / 2} (1 + 2 sum over m > 0 of (-i t)^m
+/// T_m(u)).
+std::vector<Complex> tilt_series(const Nodes& nodes, std::size_t j) {
+  std::vector<Complex> series(nodes.degree + 1);
+  Complex power = std::polar(1.0, nodes.theta(j) / 2);
+  for (std::size_t m = 0; m < series.size(); ++m) {
+    series[m] = m == 0 ? power : 2.0 * power;
+    power *= Complex(0, -nodes.quarter(j));
+  }
+  return series;
+}
+
+/// The square of a series in T_m, of one degree more than twice its own.
+std::vector<Complex> squared(const std::vector<Complex>& series) {
+  std::vector<Complex> square(2 * series.size(), 0);
+  for (std::size_t a = 0; a < series.size(); ++a) {
+    for (std::size_t b = 0; b < series.size(); ++b) {
+      const Complex half = 0.5 * series[a] * series[b];
+      square[a + b] += half;
+      square[a > b ? a - b : b - a] += half;
+    }
+  }
+  return square;
+}
+
+/// Adds the real part of weight times a series, cut to the length of the sum.
+void add_weighted(std::vector<double>& sum, Complex weight, const std::vector<Complex>& series) {
+  for (std::size_t m = 0; m < sum.size(); ++m) sum[m] += (weight * series[m]).real();
+}
+
+std::vector<double> marginal_series(const Tilted& tilted) {
+  std::vector<double> sum(tilted.nodes.degree + 1, 0);
+  for (std::size_t j = 0; j < tilted.weights.size(); ++j)
+    add_weighted(sum, tilted.weights[j], tilt_series(tilted.nodes, j));
+  return sum;
+}
+
+/// Chances of each entry to be in, given that k are. Returns whether all have their digits: none is far below its p.
+bool take_marginals(const Tilted& tilted, std::span<double> out) {
+  const std::vector<double> series = tilted.nodes.degree > 0 ? marginal_series(tilted) : std::vector<double>();
+  std::vector<char> is_relative((out.size() + kBlock - 1) / kBlock, 1);
+  for_each_block(out.size(), [&](std::size_t block, std::size_t from, std::size_t size) {
+    const auto p = tilted.part(from, size);
+    const auto mine = out.subspan(from, size);
+    if (series.empty()) {
+      weighted_tilts(p, tilted.nodes.kept, tilted.weights, mine);
+    } else {
+      series_tilts(p, series, mine);
+    }
+    bool all = true;
+    for (std::size_t i = 0; i < size; ++i) {
+      mine[i] = std::clamp(mine[i], 0.0, 1.0);
+      all = all && (mine[i] > 1e-5 * p[i] || p[i] < 1e-290);
+    }
+    is_relative[block] = all ? 1 : 0;
+  });
+  return std::all_of(is_relative.begin(), is_relative.end(), [](char is) { return is != 0; });
+}
+
+/// The sums of v r over the entries, for each node.
+std::vector<Complex> tilt_sums(const Tilted& tilted, std::span<const double> v) {
+  const Nodes& nodes = tilted.nodes;
+  const std::size_t n = v.size(), blocks = (n + kBlock - 1) / kBlock;
+  std::vector<Complex> sums(nodes.kept.size(), 0);
+  if (nodes.degree == 0) {
+    std::vector<std::vector<Complex>> parts(blocks, sums);
+    for_each_block(n, [&](std::size_t block, std::size_t from, std::size_t size) {
+      add_tilt_sums(tilted.part(from, size), v.subspan(from, size), nodes.kept, parts[block]);
+    });
+    for (const auto& part : parts) {
+      for (std::size_t j = 0; j < sums.size(); ++j) sums[j] += part[j];
+    }
+    return sums;
+  }
+  std::vector<double> moments(nodes.degree + 1, 0);
+  std::vector<std::vector<double>> parts(blocks, moments);
+  for_each_block(n, [&](std::size_t block, std::size_t from, std::size_t size) {
+    add_tilt_moments(tilted.part(from, size), v.subspan(from, size), parts[block]);
+  });
+  for (const auto& part : parts) {
+    for (std::size_t m = 0; m < moments.size(); ++m) moments[m] += part[m];
+  }
+  for (std::size_t j = 0; j < sums.size(); ++j) {
+    const std::vector<Complex> series = tilt_series(nodes, j);
+    for (std::size_t m = 0; m < moments.size(); ++m) sums[j] += series[m] * moments[m];
+  }
+  return sums;
+}
+
+/// The mean of the sum of v over S times each entry of S: sum over nodes of Re(weight (r (sum - v r) + v r)).
+void take_pairs(const Tilted& tilted, std::span<const double> v, std::span<double> out) {
+  const Nodes& nodes = tilted.nodes;
+  const std::vector<Complex> sums = tilt_sums(tilted, v);
+  if (nodes.degree == 0) {
+    for_each_block(v.size(), [&](std::size_t, std::size_t from, std::size_t size) {
+      weighted_pairs(tilted.part(from, size), v.subspan(from, size), nodes.kept, tilted.weights, sums,
+                     out.subspan(from, size));
+    });
+    return;
+  }
+  std::vector<double> with_sum(nodes.degree + 1, 0), square(nodes.degree + 1, 0);
+  for (std::size_t j = 0; j < sums.size(); ++j) {
+    const std::vector<Complex> series = tilt_series(nodes, j);
+    add_weighted(with_sum, tilted.weights[j] * sums[j], series);
+    add_weighted(square, tilted.weights[j], squared(series));
+  }
+  const std::vector<double> alone = marginal_series(tilted);
+  for_each_block(v.size(), [&](std::size_t, std::size_t from, std::size_t size) {
+    series_pairs(tilted.part(from, size), v.subspan(from, size), with_sum, alone, square, out.subspan(from, size));
+  });
 }
 
 }  // namespace
 
 double subset_marginals(std::span<const double> x, int k, double tau, std::span<double> out) {
   const Tilted tilted = tilt(x, k, tau);
-  std::vector<double> found(x.size());
-  for_each_block(x.size(), [&](std::size_t, std::size_t from, std::size_t size) {
-    weighted_tilts(std::span(tilted.p).subspan(from, size), tilted.nodes, tilted.weights,
-                   std::span(found).subspan(from, size));
-  });
-  bool is_relative = true;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    found[i] = std::clamp(found[i], 0.0, 1.0);
-    is_relative = is_relative && (found[i] > 1e-5 * tilted.p[i] || tilted.p[i] < 1e-290);
-  }
-  if (!is_relative && static_cast<double>(x.size()) * k <= kMostRecursion)
+  if (!take_marginals(tilted, out) && static_cast<double>(x.size()) * k <= kMostRecursion)
     return subset_marginals_by_recursion(x, k, tau, out);
-  std::copy(found.begin(), found.end(), out.begin());
-  return tilted.log_scale + tilted.log_chance;
+  return tilted.log_z;
 }
 
 void subset_vjp(std::span<const double> x, int k, double tau, std::span<const double> v, std::span<double> out) {
   const Tilted tilted = tilt(x, k, tau);
-  const std::size_t n = x.size(), blocks = (n + kBlock - 1) / kBlock, kept = tilted.nodes.size();
-  std::vector<double> found(n), centred(v.begin(), v.end());
-  const auto part = [&](auto& row, std::size_t from, std::size_t size) { return std::span(row).subspan(from, size); };
-  for_each_block(n, [&](std::size_t, std::size_t from, std::size_t size) {
-    weighted_tilts(part(tilted.p, from, size), tilted.nodes, tilted.weights, part(found, from, size));
-  });
+  const std::size_t n = x.size(), blocks = (n + kBlock - 1) / kBlock;
+  std::vector<double> marginals(n), centred(n);
+  take_marginals(tilted, marginals);
+  const auto mean_of = [&](std::span<const double> of) {
+    std::vector<double> parts(blocks, 0);
+    for_each_block(n, [&](std::size_t block, std::size_t from, std::size_t size) {
+      for (std::size_t i = from; i < from + size; ++i) parts[block] += of[i] * marginals[i];
+    });
+    return std::accumulate(parts.begin(), parts.end(), 0.0);
+  };
   // sum v over S moves by k c with v + c, and its covariances do not: without its mean less cancels.
-  double mean = 0;
-  for (std::size_t i = 0; i < n; ++i) mean += v[i] * found[i] / k;
-  for (double& value : centred) value -= mean;
-  std::vector<std::vector<Complex>> parts(blocks);
-  for_each_block(n, [&](std::size_t block, std::size_t from, std::size_t size) {
-    parts[block].assign(kept, 0);
-    add_tilt_sums(part(tilted.p, from, size), part(centred, from, size), tilted.nodes, parts[block]);
-  });
-  std::vector<Complex> sums(kept, 0);
-  for (const auto& some : parts) {
-    for (std::size_t j = 0; j < kept; ++j) sums[j] += some[j];
-  }
-  double total = 0;  // the mean of sum v over S, 0 but for rounding
-  for (std::size_t i = 0; i < n; ++i) total += centred[i] * found[i];
+  const double mean = mean_of(v) / k;
   for_each_block(n, [&](std::size_t, std::size_t from, std::size_t size) {
-    const auto mine = out.subspan(from, size);
-    weighted_pairs(part(tilted.p, from, size), part(centred, from, size), tilted.nodes, tilted.weights, sums, mine);
-    for (std::size_t i = 0; i < size; ++i) mine[i] = (mine[i] - found[from + i] * total) / tau;
+    for (std::size_t i = from; i < from + size; ++i) centred[i] = v[i] - mean;
+  });
+  const double total = mean_of(centred);  // the mean of sum v over S, 0 but for rounding
+  take_pairs(tilted, centred, out);
+  for_each_block(n, [&](std::size_t, std::size_t from, std::size_t size) {
+    for (std::size_t i = from; i < from + size; ++i) out[i] = (out[i] - marginals[i] * total) / tau;
   });
 }
 
@@ -204,7 +335,7 @@ void count_distribution(std::span<const double> p, std::int64_t least, std::span
   double variance = 0, mean = 0;
   for (const double chance : p) variance += chance * (1 - chance), mean += chance;
   const auto first = static_cast<double>(least), last = first + static_cast<double>(out.size()) - 1;
-  const Nodes nodes = nodes_of(p, variance, std::max(std::abs(first - mean), std::abs(last - mean)));
+  const Nodes nodes = nodes_of(p, mean, variance, std::max(std::abs(first - mean), std::abs(last - mean)));
   for (std::size_t i = 0; i < out.size(); ++i) {
     double sum = 0;
     for (std::size_t j = 0; j < nodes.kept.size(); ++j)
@@ -213,19 +344,32 @@ void count_distribution(std::span<const double> p, std::int64_t least, std::span
   }
 }
 
-std::vector<double> tilted_chances(std::span<const double> x, int k, double tau) { return odds_of(x, k, tau).in; }
+std::vector<double> tilted_chances(std::span<const double> x, int k, double tau) {
+  std::vector<double> p(x.size());
+  take_odds_in_blocks(x, find_threshold(TopkMethod::sigmoid, x, contents_of(x), k, tau), p);
+  return p;
+}
 
 double subset_marginals_by_recursion(std::span<const double> x, int k, double tau, std::span<double> out) {
-  const Odds odds = odds_of(x, k, tau);
+  const Threshold at = find_threshold(TopkMethod::sigmoid, x, contents_of(x), k, tau);
   const std::size_t n = x.size(), width = static_cast<std::size_t>(k) + 1;
+  std::vector<double> in(n), out_of(n);
+  double log_weights = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double z = (x[i] - at.base - at.offset) * at.inverse_tau, e = std::exp(-std::abs(z));
+    const double most = 1 / (1 + e), least = e / (1 + e);
+    in[i] = z > 0 ? most : least;
+    out_of[i] = z > 0 ? least : most;
+    log_weights += std::max(z, 0.0) + std::log1p(e);  // log(1 + e^z)
+  }
   // first[j][m]: the chance that m of the first j entries are in; no logarithms, whose size would cost digits.
   std::vector<double> first((n + 1) * width, 0);
   first[0] = 1;
   for (std::size_t j = 0; j < n; ++j) {
     const double* before = &first[j * width];
     double* now = &first[(j + 1) * width];
-    now[0] = odds.out[j] * before[0];
-    for (std::size_t m = 1; m < width; ++m) now[m] = odds.out[j] * before[m] + odds.in[j] * before[m - 1];
+    now[0] = out_of[j] * before[0];
+    for (std::size_t m = 1; m < width; ++m) now[m] = out_of[j] * before[m] + in[j] * before[m - 1];
   }
   const double chance = first[n * width + width - 1];
   std::vector<double> last(width, 0), found(n);  // last[m]: that m of the entries behind are in
@@ -233,12 +377,12 @@ double subset_marginals_by_recursion(std::span<const double> x, int k, double ta
   for (std::size_t j = n; j-- > 0;) {
     double others = 0;  // that k - 1 of the others are in
     for (std::size_t m = 0; m + 1 < width; ++m) others += first[j * width + m] * last[width - 2 - m];
-    found[j] = std::min(1.0, odds.in[j] * (others / chance));
-    for (std::size_t m = width - 1; m > 0; --m) last[m] = odds.out[j] * last[m] + odds.in[j] * last[m - 1];
-    last[0] *= odds.out[j];
+    found[j] = std::min(1.0, in[j] * (others / chance));
+    for (std::size_t m = width - 1; m > 0; --m) last[m] = out_of[j] * last[m] + in[j] * last[m - 1];
+    last[0] *= out_of[j];
   }
   std::copy(found.begin(), found.end(), out.begin());
-  return odds.log_scale + std::log(chance);
+  return log_weights + static_cast<double>(k) * (at.base / tau + at.offset / tau) + std::log(chance);
 }
 
 }  // namespace tuiqiao::topk
