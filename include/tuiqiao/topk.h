@@ -64,6 +64,9 @@ struct SmoothTopkOptions {
   TopkTemperature temperature = TopkTemperature::given;
   /// For TopkTemperature::entropy: above 0, below that of p = k / n.
   double entropy_bits = 0.1;
+  /// Straight-through: p becomes the hard choice, 1 for the entries of top_indices (the last takes what is left of a k
+  /// that is not whole), while smooth_topk_vjp stays the gradient of the smooth p.
+  bool hard = false;
 };
 
 /// What one row came to.

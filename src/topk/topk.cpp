@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
-#include <numbers>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -101,7 +102,7 @@ std::span<const Real<T>> widened(std::span<const T> row, std::vector<Real<T>>& b
 
 template <class R, class T>
 void put(const std::vector<R>& from, std::span<T> to) {
-  for (std::size_t i = 0; i < to.size(); ++i) to[i] = T(from[i]);
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = T(static_cast<Real<T>>(from[i]));
 }
 
 /// Below, tau counts as 0: its inverse is no double.
@@ -126,20 +127,35 @@ struct Finite {
   std::vector<double> x, p;
 
   template <class R>
-  explicit Finite(std::span<const R> row) {
-    for (const R v : row) {
-      if (std::isfinite(v)) x.push_back(static_cast<double>(v));
+  Finite(std::span<const R> row, const Contents& contents)
+      : x(of(row, row, contents)), p(x.size()), is_all_(x.size() == row.size()) {}
+
+  /// Of another row, those that belong to finite entries of this one.
+  template <class R>
+  static std::vector<double> of(std::span<const R> row, std::span<const R> wanted, const Contents& contents) {
+    std::vector<double> taken;
+    if (contents.finite == static_cast<std::int64_t>(row.size())) {
+      taken.assign(wanted.begin(), wanted.end());
+    } else {
+      taken.reserve(static_cast<std::size_t>(contents.finite));
+      for (std::size_t i = 0; i < row.size(); ++i) {
+        if (std::isfinite(row[i])) taken.push_back(static_cast<double>(wanted[i]));
+      }
     }
-    p.resize(x.size());
+    return taken;
   }
   template <class R>
   void put_back(std::span<const R> row, double infinite, std::span<R> out) const {
+    if (is_all_) return put(p, out);
     std::size_t next = 0;
     for (std::size_t i = 0; i < row.size(); ++i) {
       const R v = row[i];
       out[i] = std::isfinite(v) ? static_cast<R>(p[next++]) : v > 0 ? static_cast<R>(infinite) : R{0};
     }
   }
+
+ private:
+  bool is_all_;
 };
 
 /// float32 has no room for tau far from 1.
@@ -198,7 +214,7 @@ SmoothTopkRow solve(std::int64_t number, TopkMethod method, std::span<const R> x
     }
     return result;
   }
-  Finite row(x);
+  Finite row(x, contents);
   const int rest = static_cast<int>(k - infinite);
   if (method == TopkMethod::gradient) {
     const double log_z = topk::subset_marginals(row.x, rest, tau, row.p);
@@ -259,6 +275,14 @@ double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<co
   return std::exp(low + (high - low) / 2);
 }
 
+/// 1 for the chosen, the last of which takes what is left of k.
+template <class R>
+void put_hard(const std::vector<std::int64_t>& chosen, double k, std::span<R> p) {
+  std::fill(p.begin(), p.end(), R{0});
+  for (const std::int64_t i : chosen) p[static_cast<std::size_t>(i)] = R{1};
+  if (!chosen.empty()) p[static_cast<std::size_t>(chosen.back())] = static_cast<R>(k - std::ceil(k) + 1);
+}
+
 /// Calls body(row) for all rows, on OpenMP's threads; few long rows one by one, since each goes through the threads.
 template <class Body>
 void for_each_row(std::int64_t rows, std::int64_t columns, const Body& body) {
@@ -268,6 +292,18 @@ void for_each_row(std::int64_t rows, std::int64_t columns, const Body& body) {
   } else {
     parallel_for(rows, body);
   }
+}
+
+/// sum of g x / tau for a gradient g whose sum is 0, about the point where g lies: less cancels.
+double slope_in_scale(std::span<const double> x, std::span<const double> g, double tau) {
+  // transform_reduce adds in several sums at once.
+  const auto sum_of = [&](const auto& term) {
+    return std::transform_reduce(x.begin(), x.end(), g.begin(), 0.0, std::plus<>(), term);
+  };
+  const double size = sum_of([](double, double slope) { return std::abs(slope); });
+  if (!(size > 0)) return 0;
+  const double centre = sum_of([=](double at, double slope) { return std::abs(slope) / size * at; });
+  return sum_of([=](double at, double slope) { return slope * ((at - centre) / tau); });
 }
 
 /// The gradient of one row where something can still move.
@@ -280,23 +316,16 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
     return SmoothTopkGradient{};
   };
   if (takes_whole_k(method)) {
-    Finite finite(x);
-    std::vector<double> weights, g(finite.x.size());
-    double infinite = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      if (std::isfinite(x[i])) weights.push_back(static_cast<double>(v[i]));
-      infinite += x[i] == std::numeric_limits<R>::infinity() ? 1 : 0;
-    }
-    const int rest = static_cast<int>(row.k - infinite);
+    const Contents contents = topk::contents_of(x);
+    Finite finite(x, contents);
+    const std::vector<double> weights = Finite::of(x, v, contents);
+    std::vector<double> g(finite.x.size());
+    const int rest = static_cast<int>(row.k - static_cast<double>(contents.infinite));
     const int most = static_cast<int>(finite.x.size()) - (method == TopkMethod::gradient ? 1 : 0);
     if (rest <= 0 || rest > most) return nothing_moves();
     if (method == TopkMethod::gradient) {
       topk::subset_vjp(finite.x, rest, row.tau, weights, g);
-      // p depends on x / tau, and a shift of x changes nothing: relative to where the gradient lies.
-      double size = 0, centre = 0;
-      for (const double slope : g) size += std::abs(slope);
-      for (std::size_t i = 0; i < g.size(); ++i) centre += size > 0 ? std::abs(g[i]) / size * finite.x[i] : 0;
-      for (std::size_t i = 0; i < g.size(); ++i) gradient.tau -= g[i] * ((finite.x[i] - centre) / row.tau);
+      gradient.tau = -slope_in_scale(finite.x, g, row.tau);
     } else {
       gradient.tau = topk::softmax_iterated_vjp(finite.x, rest, row.tau, weights, g);
     }
@@ -378,13 +407,16 @@ std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double>
     }
     double in_units = tau;
     if (options.temperature == TopkTemperature::scale_free) {
-      const double spread = deviation(Finite(row).x);
+      const double spread = deviation(Finite(row, contents).x);
       in_units = tau * (spread > 0 ? spread : 1);
       if (!std::isfinite(in_units)) refuse("smooth_topk", fmt::format("row {}: its deviation is no double", i));
     } else if (options.temperature == TopkTemperature::entropy) {
       in_units = tau_of_entropy(i, options, row, contents, row_k, out);
     }
+    std::vector<std::int64_t> chosen;
+    if (options.hard) chosen = top_indices(row, static_cast<std::int64_t>(std::ceil(row_k)));
     results[static_cast<std::size_t>(i)] = solve(i, options.method, row, contents, row_k, in_units, out);
+    if (options.hard) put_hard<R>(chosen, row_k, out);
     if (!out_buffer.empty()) put(out_buffer, p.row(i));
   });
   return results;
@@ -417,7 +449,7 @@ std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<cons
     }
     if (options.temperature == TopkTemperature::scale_free) {
       // tau in units of x is tau times the deviation, whose gradient is (x - mean) / (n deviation).
-      const Finite finite(entries);
+      const Finite finite(entries, topk::contents_of(entries));
       const double spread = deviation(finite.x), n = static_cast<double>(finite.x.size());
       if (spread > 0) {
         double mean = 0;
