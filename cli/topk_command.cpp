@@ -38,7 +38,7 @@ struct Arguments {
   std::string method = "laplace";
   double k = 0, tau = 1, entropy_bits = 0;
   int threads = 0;
-  bool json = false, scale_free = false;
+  bool json = false, scale_free = false, hard = false;
 };
 
 /// Numbers apart from each other by white space or commas. Throws: tuiqiao::Error.
@@ -70,12 +70,14 @@ NpyArray input_of(const Arguments& arguments, const std::stop_token& stop) {
 /// null where there is none, since JSON has no NaN and no infinity.
 ordered_json number(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(); }
 
-std::string as_json(const SmoothTopkRow& row, const SmoothTopkOptions& options, std::span<const double> p) {
+std::string as_json(const SmoothTopkRow& row, const SmoothTopkOptions& options, std::span<const double> x,
+                    std::span<const double> p) {
   return ordered_json{{"method", std::string(name(options.method))},
                       {"k", row.k},
                       {"tau", row.tau},
                       {"threshold", number(row.threshold)},
                       {"log_z", number(row.log_z)},
+                      {"indices", top_indices(x, static_cast<std::int64_t>(std::ceil(row.k)))},
                       {"p", std::vector<double>(p.begin(), p.end())}}
              .dump() +
          "\n";
@@ -121,6 +123,7 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
   SmoothTopkOptions options;
   options.method = topk_method_from_name(arguments.method);
   options.tau = {arguments.tau};
+  options.hard = arguments.hard;
   if (arguments.scale_free) options.temperature = TopkTemperature::scale_free;
   if (arguments.entropy_bits > 0) {
     options.temperature = TopkTemperature::entropy;
@@ -154,7 +157,7 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::span<const double> row(p.data() + i * columns, static_cast<std::size_t>(columns));
     const SmoothTopkRow& result = results[static_cast<std::size_t>(i)];
-    print(arguments.json ? as_json(result, options, row) : as_text(result, options, row));
+    print(arguments.json ? as_json(result, options, x.row(i), row) : as_text(result, options, row));
   }
   return kDone;
 }
@@ -180,7 +183,9 @@ Run add_topk(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->excludes(tau)
       ->excludes(scale);
-  app.add_flag("--json", a.json, "One JSON object a row: method, k, tau, threshold, log_z, p");
+  app.add_flag("--hard", a.hard, "Print the hard choice, 1 for the k largest; --plot still shows the smooth gradient");
+  app.add_flag("--json", a.json,
+               "One JSON object a row: method, k, tau, threshold, log_z, indices (of the k largest), p");
   app.add_option("--out", a.out, "Write p here as .npy instead")->type_name("FILE");
   app.add_option("--plot", a.plot, "Draw p and a gradient of one row, as SVG")->type_name("FILE");
   app.add_option("--threads", a.threads, "Processor threads, at most 512; 0 for all [0]")

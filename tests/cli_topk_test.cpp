@@ -31,6 +31,9 @@ TEST_F(TopkCli, ChoosesSmoothly) {
   EXPECT_NEAR(gradient["p"][0].get<double>(), 0.7869860421615987, 1e-12);
   EXPECT_EQ(gradient["p"][3], 0.0);
   EXPECT_EQ(solved({"-k", "2", "--tau", "0"}, "3 1 2")["p"], json::parse("[1.0, 0.0, 1.0]"));
+  const json hard = solved({"-k", "2", "--hard"}, "3 1 2 3 3");
+  EXPECT_EQ(hard["p"], json::parse("[1.0, 0.0, 0.0, 1.0, 0.0]"));
+  EXPECT_EQ(hard["indices"], json::parse("[0, 3]"));
   const json entropy = solved({"-k", "2", "--entropy", "0.3"}, "3 1 2 7 4 4.5");
   EXPECT_GT(entropy["tau"].get<double>(), 0);
   EXPECT_EQ(lines_of(run({"topk", "-k", "1"}, {.input = "1 2"}).out).size(), 3U);

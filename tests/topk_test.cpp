@@ -263,6 +263,30 @@ TEST(SmoothTopk, WorksOnHalvesOfFloats) {
   EXPECT_EQ(static_cast<float>(Bfloat16(1.00390625F)), 1);  // half way: to even
 }
 
+/// Straight-through: a hard p, and the gradient of the smooth one. Ties go to the lower index.
+TEST(SmoothTopk, GivesTheHardChoiceWithTheSmoothGradient) {
+  const Values x{1, 5, 2, 5, 2, 4, -INFINITY, 2}, v{3, 1, -4, 1, 5, -9, 2, 6};
+  for (const TopkMethod method : kMethods) {
+    const double k = method == TopkMethod::gradient || method == TopkMethod::softmax_iterated ? 4 : 3.75;
+    SmoothTopkOptions options = options_of(method, 0.7);
+    const auto smooth = solve(x, k, options);
+    options.hard = true;
+    const auto hard = solve(x, k, options);
+    EXPECT_EQ(hard.p, (Values{0, 1, k - 3, 1, 0, 1, 0, 0})) << name(method);
+    EXPECT_EQ(hard.row.tau, smooth.row.tau);
+    Values in_place = x, hard_gradient(x.size()), smooth_gradient(x.size());
+    smooth_topk<double>({in_place.data(), 1, 8}, std::array{k}, options, {in_place.data(), 1, 8});
+    EXPECT_EQ(in_place, hard.p);
+    const auto pull = [&](const SmoothTopkRow& row, Values& out) {
+      smooth_topk_vjp<double>({x.data(), 1, 8}, std::array{row}, {v.data(), 1, 8}, options, {out.data(), 1, 8});
+    };
+    pull(hard.row, hard_gradient);
+    pull(smooth.row, smooth_gradient);
+    EXPECT_EQ(hard_gradient, smooth_gradient) << name(method);
+    EXPECT_EQ(solve(x, 0, options).p, Values(8, 0));
+  }
+}
+
 TEST(SmoothTopk, NamesGoBothWays) {
   for (const TopkMethod method : kMethods) EXPECT_EQ(topk_method_from_name(name(method)), method);
   EXPECT_THROW(topk_method_from_name("softmax"), std::invalid_argument);
