@@ -44,8 +44,9 @@ class TableDecoder final : public Decoder {
  public:
   using Table = std::function<std::vector<double>(std::span<const Token> text)>;
 
-  explicit TableDecoder(Table table, int max_branches = 8, int window = 64)
-      : vocabulary_(ten_words()),
+  explicit TableDecoder(Table table, int max_branches = 8, int window = 64,
+                        std::shared_ptr<const Vocabulary> vocabulary = ten_words())
+      : vocabulary_(std::move(vocabulary)),
         table_(std::move(table)),
         window_(window),
         branches_(static_cast<std::size_t>(max_branches)) {}

@@ -143,6 +143,18 @@ std::vector<Vocabulary::Entry> entries_of(const llama_vocab* vocab) {
   return entries;
 }
 
+Tokenization tokenization_of(const llama_vocab* vocab) {
+  switch (llama_vocab_type(vocab)) {
+    case LLAMA_VOCAB_TYPE_SPM:   // merges of the best pair anywhere
+    case LLAMA_VOCAB_TYPE_RWKV:  // the longest token each time
+      return Tokenization::local;
+    case LLAMA_VOCAB_TYPE_BPE:
+      return Tokenization::looks_ahead;
+    default:  // WordPiece, unigrams: lower case, accents and spaces are lost
+      return Tokenization::normalises;
+  }
+}
+
 Vocabulary::Tokenizer tokenizer_of(const llama_vocab* vocab) {
   return [vocab](std::string_view text, bool special) {
     if (text.empty()) return std::vector<Token>{};
@@ -223,7 +235,7 @@ LlamaModel::LlamaModel(const fs::path& file, const LlamaModelOptions& options, c
   }
   std::optional<Token> begin;
   if (llama_vocab_get_add_bos(vocab) && llama_vocab_bos(vocab) != LLAMA_TOKEN_NULL) begin = llama_vocab_bos(vocab);
-  state_->vocabulary.emplace(entries_of(vocab), tokenizer_of(vocab), begin);
+  state_->vocabulary.emplace(entries_of(vocab), tokenizer_of(vocab), begin, tokenization_of(vocab));
   state_->fingerprint = fingerprint_of(parts);
   state_->devices = fmt::format("{} layers on", options.gpu_layers);
   for (ggml_backend_dev_t device : devices) {

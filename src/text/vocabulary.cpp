@@ -43,6 +43,10 @@ std::span<const Token> ByteTrie::starting_with(std::string_view prefix) const {
   return range;
 }
 
+std::span<const Token> ByteTrie::narrowed(std::span<const Token> range, std::size_t depth, char byte) const {
+  return descend(range, bytes_, depth, byte);
+}
+
 std::vector<Token> ByteTrie::prefixes_of(std::string_view text) const {
   std::vector<Token> found;
   std::span<const Token> range = order_;
@@ -56,12 +60,14 @@ std::vector<Token> ByteTrie::prefixes_of(std::string_view text) const {
   return found;
 }
 
-Vocabulary::Vocabulary(std::vector<Entry> entries, Tokenizer tokenizer, std::optional<Token> begin)
-    : tokenizer_(std::move(tokenizer)), begin_(begin) {
+Vocabulary::Vocabulary(std::vector<Entry> entries, Tokenizer tokenizer, std::optional<Token> begin,
+                       Tokenization tokenization)
+    : tokenizer_(std::move(tokenizer)), begin_(begin), tokenization_(tokenization) {
   if (entries.empty()) throw std::invalid_argument("[Vocabulary] no tokens");
   bytes_.reserve(entries.size());
   names_.reserve(entries.size());
   for (Entry& entry : entries) {
+    longest_ = std::max(longest_, entry.bytes.size());
     bytes_.push_back(std::move(entry.bytes));
     names_.push_back(std::move(entry.name));
     kinds_.push_back(entry.kind);

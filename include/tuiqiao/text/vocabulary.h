@@ -34,10 +34,19 @@ class ByteTrie {
   std::span<const Token> starting_with(std::string_view prefix) const;
   /// Tokens whose bytes are a non-empty prefix of `text` (or all of it), shortest first.
   std::vector<Token> prefixes_of(std::string_view text) const;
+  /// The part of `range`, tokens that agree in their first `depth` bytes, that has `byte` next.
+  std::span<const Token> narrowed(std::span<const Token> range, std::size_t depth, char byte) const;
 
  private:
   std::span<const std::string> bytes_;
   std::vector<Token> order_;
+};
+
+/// What a tokenizer does to a text, as far as it matters to whoever cuts one (see coverings.h).
+enum class Tokenization : std::uint8_t {
+  local,        ///< tokens of a text that goes on begin with those of the text, wherever one of them ended
+  looks_ahead,  ///< what follows a word may move its end: splits texts by a regular expression first
+  normalises,   ///< tokens do not spell the text: case, accents or white space are lost
 };
 
 /// The words of a model: their bytes, what they are for, and the model's own tokenizer.
@@ -54,9 +63,11 @@ class Vocabulary {
   /// text.
   using Tokenizer = std::function<std::vector<Token>(std::string_view text, bool special)>;
 
-  /// `begin` is the token a text begins with, if the model wants one.
+  /// `begin` is the token a text begins with, if the model wants one. `tokenization` looks_ahead is right, if slower,
+  /// for a tokenizer that is local.
   /// Throws: std::invalid_argument on an empty vocabulary or `begin` outside it.
-  Vocabulary(std::vector<Entry> entries, Tokenizer tokenizer, std::optional<Token> begin);
+  Vocabulary(std::vector<Entry> entries, Tokenizer tokenizer, std::optional<Token> begin,
+             Tokenization tokenization = Tokenization::looks_ahead);
   Vocabulary(const Vocabulary&) = delete;
   Vocabulary& operator=(const Vocabulary&) = delete;
 
@@ -67,6 +78,9 @@ class Vocabulary {
   TokenKind kind(Token token) const { return kinds_[index(token)]; }
   bool ends(Token token) const { return ends_[index(token)]; }
   std::optional<Token> begin() const { return begin_; }
+  Tokenization tokenization() const { return tokenization_; }
+  /// Bytes of the longest token.
+  std::size_t longest() const { return longest_; }
   /// Sorted at the first call: what reads and writes text never needs it. Cost: then O(size log size), once.
   const ByteTrie& trie() const;
 
@@ -85,6 +99,8 @@ class Vocabulary {
   std::vector<bool> ends_;
   Tokenizer tokenizer_;
   std::optional<Token> begin_;
+  Tokenization tokenization_;
+  std::size_t longest_ = 0;
   mutable std::once_flag sorted_;
   mutable ByteTrie trie_;
 };
