@@ -7,6 +7,8 @@
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "topk/subsets.h"
@@ -189,8 +191,8 @@ Values independent_chances(const Values& x, double k) {
 }
 
 TEST(SampleSubsets, HalvesLongRowsRightly) {
-  constexpr std::size_t kEntries = 300, kChosen = 90;
-  constexpr int kDraws = 4000;
+  constexpr std::size_t kEntries = 200, kChosen = 60;
+  constexpr int kDraws = 2000;
   Random random(17);
   std::normal_distribution<double> normal;
   Values x(kEntries);
@@ -198,40 +200,28 @@ TEST(SampleSubsets, HalvesLongRowsRightly) {
   const Values p = independent_chances(x, kChosen);
   const auto subsets = sample_subsets(x, kChosen, 1, 6, kDraws);
   // Halves, quarters, eighths (within which entries are drawn one by one), and what lies across their edges.
-  for (const auto& [from, to] : std::vector<std::pair<std::size_t, std::size_t>>{{0, 150},
-                                                                                 {0, 75},
-                                                                                 {75, 150},
-                                                                                 {150, 225},
-                                                                                 {225, 300},
-                                                                                 {0, 37},
-                                                                                 {37, 75},
-                                                                                 {262, 300},
-                                                                                 {60, 110},
-                                                                                 {120, 200}}) {
+  for (const auto& [from, to] : std::vector<std::pair<std::size_t, std::size_t>>{
+           {0, 100}, {0, 50}, {50, 100}, {100, 150}, {150, 200}, {0, 25}, {25, 50}, {175, 200}, {40, 75}, {80, 130}}) {
     std::vector<int> counts(kChosen + 1, 0);
     for (const auto& subset : subsets) {
       ASSERT_EQ(subset.size(), kChosen);
       const auto first = std::lower_bound(subset.begin(), subset.end(), static_cast<std::int64_t>(from));
-      ++counts[static_cast<std::size_t>(std::lower_bound(first, subset.end(), static_cast<std::int64_t>(to)) - first)];
+      const auto last = std::lower_bound(first, subset.end(), static_cast<std::int64_t>(to));
+      ++counts[static_cast<std::size_t>(last - first)];
     }
     expect_drawn_from(chances_within(p, from, to, kChosen), counts, kDraws,
                       std::to_string(from) + " to " + std::to_string(to));
   }
-}
-
-TEST(SampleSubsets, DrawsEachEntryAsOftenAsItShould) {
-  constexpr int kDraws = 4000;
-  Random random(25);
-  std::normal_distribution<double> normal;
-  Values x(200), p(x.size()), counts(x.size(), 0);
-  for (double& value : x) value = 2 * normal(random);
-  topk::subset_marginals(x, 60, 1, p);
-  for (const auto& subset : sample_subsets(x, 60, 1, 6, kDraws)) {
-    for (const std::int64_t i : subset) ++counts[static_cast<std::size_t>(i)];
+  // Each entry by itself, at 5 deviations; the rest is for chances of less than a draw.
+  Values marginals(kEntries), times(kEntries, 0);
+  topk::subset_marginals(x, kChosen, 1, marginals);
+  for (const auto& subset : subsets) {
+    for (const std::int64_t i : subset) ++times[static_cast<std::size_t>(i)];
   }
-  // 200 entries at 5 deviations each: one run of 10,000 would fail. The rest is for chances of less than a draw.
-  for (std::size_t i = 0; i < x.size(); ++i)
-    EXPECT_NEAR(counts[i], kDraws * p[i], 5 * std::sqrt(kDraws * p[i] * (1 - p[i])) + 3) << i;
+  for (std::size_t i = 0; i < kEntries; ++i) {
+    const double deviation = std::sqrt(kDraws * marginals[i] * (1 - marginals[i]));
+    EXPECT_NEAR(times[i], kDraws * marginals[i], 5 * deviation + 3) << i;
+  }
 }
 
 TEST(SampleSubsets, KeepsMasksInfinitiesAndSeeds) {
