@@ -10,10 +10,18 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <ostream>
 #include <type_traits>
 #include <vector>
 
 #include "tuiqiao/topk.h"
+
+namespace tuiqiao {
+
+/// As GoogleTest and ctest show it.
+inline void PrintTo(TopkMethod method, std::ostream* out) { *out << name(method); }
+
+}  // namespace tuiqiao
 
 /// Single rows through the smooth top-k, for its tests.
 namespace tuiqiao::test {
