@@ -22,8 +22,7 @@ namespace tuiqiao {
 ///         by one that counts as a constant, found on the CPU; hard takes the values of the hard choice and the
 ///         gradients of the smooth p. Where there is a tensor tau, options.tau is not read.
 /// Error:  as smooth_topk; what `gradient` says of small relative errors holds on a CPU only.
-/// Throws: std::invalid_argument as smooth_topk, rows counted through all batch dimensions. Through Python a
-///         RuntimeError of the same words.
+/// Throws: std::invalid_argument as smooth_topk, rows counted through all batch dimensions; in Python a ValueError.
 /// Cost:   as smooth_topk. Plain tensor code: some 15 to 250 tensors of float64 of x's size, kept for the gradient;
 ///         5 k for softmax_iterated.
 at::Tensor smooth_topk(const at::Tensor& x, const at::Tensor& k, const at::Tensor& tau,

@@ -59,20 +59,12 @@ Batch<T> batch_of(const Tensor& t) {
   return {static_cast<T*>(t.data_ptr()), t.size(0), t.size(1)};
 }
 
-/// body(T{}) for the type of a row's entries.
+/// body(T{}) for the type of a row's entries, as stored() leaves them.
 template <class Body>
 auto with_type(const Tensor& x, const Body& body) {
-  switch (x.scalar_type()) {
-    case at::kFloat:
-      return body(float{});
-    case at::kDouble:
-      return body(double{});
-    case at::kBFloat16:
-      return body(Bfloat16{});
-    default:
-      refuse(
-          fmt::format("x is of type {}: float32, float64, bfloat16 and float16 are taken", toString(x.scalar_type())));
-  }
+  if (x.scalar_type() == at::kFloat) return body(float{});
+  if (x.scalar_type() == at::kDouble) return body(double{});
+  return body(Bfloat16{});
 }
 
 /// As the kernels take it.
@@ -96,8 +88,8 @@ SmoothTopkOptions options_of(const std::string& method, const Tensor& tau) {
   return options;
 }
 
-// The operators behind it take x: [B, n], k and tau: [B] in float64, and give p and numbers of each row for the
-// gradient: on a CPU those of SmoothTopkRow, else none.
+// The operators behind it take x: [B, n] of such a type, k and tau: [B] in float64, and give p and numbers of each row
+// for the gradient: on a CPU those of SmoothTopkRow, else none.
 
 std::tuple<Tensor, Tensor> rows_by_kernels(const Tensor& x, const Tensor& k, const Tensor& tau,
                                            const std::string& method) {
@@ -120,17 +112,18 @@ std::tuple<Tensor, Tensor> rows_without_data(const Tensor& x, const Tensor&, con
 std::tuple<Tensor, Tensor, Tensor> vjp_by_kernels(const Tensor& x, const Tensor& rows, const Tensor& v,
                                                   const std::string& method) {
   const Tensor in = stored(x), weights = stored(v.to(x.scalar_type()));
-  Tensor out = at::empty_like(in), gradients = at::empty({2, x.size(0)}, at::kDouble);
+  Tensor out = at::empty_like(in), in_k = at::empty({x.size(0)}, at::kDouble), in_tau = at::empty_like(in_k);
   SmoothTopkOptions options;
   options.method = topk_method_from_name(method);
   const auto found = with_type(in, [&]<class T>(T) {
     return smooth_topk_vjp<T>(batch_of<const T>(in), rows_of(rows), batch_of<const T>(weights), options,
                               batch_of<T>(out));
   });
-  double* next = gradients.data_ptr<double>();
-  for (const SmoothTopkGradient& gradient : found) *next++ = gradient.k;
-  for (const SmoothTopkGradient& gradient : found) *next++ = gradient.tau;
-  return {out.to(x.scalar_type()), gradients[0], gradients[1]};
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    in_k.data_ptr<double>()[i] = found[i].k;
+    in_tau.data_ptr<double>()[i] = found[i].tau;
+  }
+  return {out.to(x.scalar_type()), in_k, in_tau};
 }
 
 std::tuple<Tensor, Tensor, Tensor> vjp_without_data(const Tensor& x, const Tensor& rows, const Tensor&,
@@ -169,7 +162,9 @@ std::vector<Tensor> differentiated(const std::vector<Tensor>& inputs, const Tens
   if (!p.requires_grad()) return gradients;
   const auto found = torch::autograd::grad({p}, wanted, {v}, again, again, /*allow_unused=*/true);
   for (std::size_t i = 0, next = 0; i < inputs.size(); ++i) {
-    if (inputs[i].requires_grad()) gradients[i] = found[next++];
+    if (!inputs[i].requires_grad()) continue;
+    gradients[i] = found[next].defined() ? found[next] : at::zeros_like(inputs[i]);
+    ++next;
   }
   return gradients;
 }
@@ -210,7 +205,14 @@ at::IntArrayRef batch_sizes(const Tensor& x) {
   return x.sizes().slice(0, static_cast<std::size_t>(x.dim()) - 1);
 }
 
-Tensor as_rows(const Tensor& x) { return x.reshape({c10::multiply_integers(batch_sizes(x)), x.size(-1)}); }
+/// [B, n], of a type that stored() knows.
+Tensor as_rows(const Tensor& x) {
+  const at::IntArrayRef batch = batch_sizes(x);
+  const auto type = x.scalar_type();
+  if (type != at::kFloat && type != at::kDouble && type != at::kBFloat16 && type != at::kHalf)
+    refuse(fmt::format("x is of type {}: float32, float64, bfloat16 and float16 are taken", toString(type)));
+  return x.reshape({c10::multiply_integers(batch), x.size(-1)});
+}
 
 /// k or tau, one for each row of x.
 Tensor one_a_row(const Tensor& given, const char* name, const Tensor& x) {
