@@ -607,6 +607,22 @@ TEST(TopkTorch, IsAnOperatorOfLibtorch) {
   EXPECT_TRUE(shape.is_meta());
 }
 
+TEST(TopkTorch, OtherDevicesGiveTheSame) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "no CUDA device";
+  for (const TopkMethod method : kMethods) {
+    const Smooth rows = smooth_rows(method, 20);
+    const Inputs here = leaves({rows.x, rows.k, rows.tau});
+    const Inputs there = leaves({rows.x.cuda(), rows.k.cuda(), rows.tau.cuda()});
+    const Tensor a = smooth_topk(here[0], here[1], here[2], options_of(method)),
+                 b = smooth_topk(there[0], there[1], there[2], options_of(method));
+    EXPECT_TRUE(b.is_cuda());
+    EXPECT_LE(largest_difference(a, b.cpu()), kTopkError) << name(method);
+    const auto g = grad({a}, here, {rows.v}), h = grad({b}, there, {rows.v.cuda()});
+    for (std::size_t i = 0; i < g.size(); ++i)
+      EXPECT_LE(largest_difference(g[i], h[i].cpu()), 1e-11) << name(method) << " " << i;
+  }
+}
+
 /// Finds the three entries that a target depends on, by choosing three of ten softly.
 TEST(TopkTorch, Learns) {
   torch::manual_seed(1);
