@@ -33,6 +33,9 @@ double student_of_two(double z) {
   return z < 0 ? 1 / (s * (s - z)) : 1 - 1 / (s * (s + z));
 }
 
+/// From 0 to 1/2 in [-2, -1], flat, and on to 1 in [1, 2]: three flat parts, four corners.
+double two_ramps(double z) { return (std::clamp(z + 2, 0.0, 1.0) + std::clamp(z - 1, 0.0, 1.0)) / 2; }
+
 /// Straight between corners at whole z, steeper and steeper towards the middle.
 double straight_pieces(double z) {
   const double away = std::min(std::abs(z), 20.0), whole = std::floor(away);
@@ -48,6 +51,7 @@ std::vector<Shape> shapes() {
        [](double z) { return std::exp(-z * z) / std::sqrt(std::numbers::pi); }},
       {"cauchy", cauchy, [](double z) { return 1 / (std::numbers::pi * (1 + z * z)); }},
       {"student_of_two", student_of_two, [](double z) { return std::pow(2 + z * z, -1.5); }},
+      {"two_ramps", two_ramps, [=](double z) { return inside(z, -2, -1, 0.5) + inside(z, 1, 2, 0.5); }},
       {"straight_pieces", straight_pieces,
        [](double z) {
          const double away = std::abs(z);
