@@ -129,6 +129,9 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
     options.temperature = TopkTemperature::entropy;
     options.entropy_bits = arguments.entropy_bits;
   }
+  ProgressBar bar;
+  options.progress = {
+      [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};
   check_writable(arguments.out);
   check_writable(arguments.plot);
   const NpyArray input = input_of(arguments, stop);
@@ -144,6 +147,7 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
   const Batch<const double> x{input.values.data(), rows, columns};
   std::vector<double> p(input.values.size());
   const auto results = smooth_topk<double>(x, std::array{arguments.k}, options, {p.data(), rows, columns});
+  bar.clear();
   if (!arguments.plot.empty()) {
     if (rows != 1) throw std::invalid_argument(fmt::format("--plot shows one row, not {}", rows));
     if (columns > kMostPlotted)

@@ -171,6 +171,22 @@ TEST(SmoothTopk, KeepsTheSumOfLongRowsOfFloats) {
   }
 }
 
+TEST(SmoothTopk, FindsTheThresholdNextToCorners) {
+  // Gaps wider than e^z reaches, and a threshold that its first part alone would put on the entry above.
+  std::mt19937_64 random(1);
+  Values x(300);
+  for (double& value : x) value = static_cast<double>(random() % 1000000) / 10;
+  for (int k = 1; k < 300; ++k) EXPECT_NEAR(sum(solve(TopkMethod::exponential, x, k, 0.1)), k, 1e-9) << k;
+  // The corner of an entry lies between the threshold and one that is nearly right.
+  const std::vector<float> near{9999.998F, -9.378e-5F, 10000.002F, -1.6676e-3F};
+  std::vector<float> p(4);
+  smooth_topk<float>(one_row(near), std::array{3.9999999}, options_of(TopkMethod::exponential), one_row<float>(p));
+  for (const float value : p) EXPECT_NEAR(value, 1, kTopkFloatError);
+  // t = -10.999999999... so that the first takes what is left of 1 by the second.
+  const Values q = solve(TopkMethod::clip, {-10.999999999975373, -1.000000000036604, -11.000000000093285}, 1, 10);
+  expect_near(q, {3.06155e-12, 1 - 3.06155e-12, 0}, kTopkError);
+}
+
 // ---- Batches, temperatures, types ----
 
 TEST(SmoothTopk, TakesBatchesWithTheirOwnKAndTau) {
@@ -285,6 +301,30 @@ TEST(SmoothTopk, GivesTheHardChoiceWithTheSmoothGradient) {
     EXPECT_EQ(hard_gradient, smooth_gradient) << name(method);
     EXPECT_EQ(solve(x, 0, options).p, Values(8, 0));
   }
+}
+
+TEST(SmoothTopk, ReportsStagesAndHonoursAStop) {
+  const Values x{1, 5, 2, 4, 0, 2}, v(6, 1);
+  Values p(6), gradient(6);
+  SmoothTopkOptions options = options_of(TopkMethod::softmax_iterated, 1);
+  std::vector<std::int64_t> done;
+  std::stop_source stop;
+  options.progress = {[&](std::string_view, std::int64_t at, std::int64_t total) {
+                        EXPECT_LT(at, total);
+                        done.push_back(at);
+                      },
+                      stop.get_token()};
+  const auto rows = smooth_topk<double>({x.data(), 1, 6}, std::array{5.0}, options, {p.data(), 1, 6});
+  EXPECT_EQ(done, (std::vector<std::int64_t>{0, 1, 2, 3, 4}));
+  done.clear();
+  smooth_topk_vjp<double>({x.data(), 1, 6}, rows, {v.data(), 1, 6}, options, {gradient.data(), 1, 6});
+  EXPECT_EQ(done, (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
+  stop.request_stop();
+  EXPECT_THROW(smooth_topk<double>({x.data(), 1, 6}, std::array{5.0}, options, {p.data(), 1, 6}), Interrupted);
+  EXPECT_THROW(smooth_topk_vjp<double>({x.data(), 1, 6}, rows, {v.data(), 1, 6}, options, {gradient.data(), 1, 6}),
+               Interrupted);
+  options.method = TopkMethod::laplace;  // rows on threads
+  EXPECT_THROW(smooth_topk<double>({x.data(), 6, 1}, std::array{0.5}, options, {p.data(), 6, 1}), Interrupted);
 }
 
 TEST(SmoothTopk, NamesGoBothWays) {

@@ -7,11 +7,12 @@
 #include <string_view>
 #include <vector>
 
+#include "tuiqiao/progress.h"
+
 namespace tuiqiao {
 
 /// A smooth top-k: maps a row x of n numbers to p in [0, 1]^n with sum p = k that tends to the 0/1 indicator of the k
-/// largest as the temperature tau falls. All of them keep the order and do not change with x + c, but for
-/// softmax_iterated.
+/// largest as the temperature tau falls. None changes with x + c, and all but softmax_iterated keep the order.
 enum class TopkMethod {
   /// k times p += softmax((1 - p) z), z = (x - min x) / tau. Works in practice, promises little: entries can exceed 1
   /// and break the order (x = (12, 8, 4, 0), k = 2: 0.982, 0.996, ...). Whole k.
@@ -67,6 +68,9 @@ struct SmoothTopkOptions {
   /// Straight-through: p becomes the hard choice, 1 for the entries of top_indices (the last takes what is left of a k
   /// that is not whole), while smooth_topk_vjp stays the gradient of the smooth p.
   bool hard = false;
+  /// Reports stages of softmax_iterated for a single row, rows where they are few and long. A stop is honoured between
+  /// stages and rows by throwing Interrupted.
+  Progress progress;
 };
 
 /// What one row came to.
@@ -82,16 +86,16 @@ struct SmoothTopkRow {
 ///
 /// Shapes: x, p: [B, n], which may be the same memory; k: one, or one a row. What p holds after a throw is not settled.
 /// Domain: entries are numbers or infinite; finite ones lie less than 1e300 tau apart. -inf is a mask: p = 0, and the
-/// entry counts for nothing. +inf is above all
-///         others: those entries have p = 1, or share k where there are more of them. 0 <= k <= the number of entries
-///         that are not masked.
+///         entry counts for nothing. +inf is above all others: those entries have p = 1, or share k where there are
+///         more of them. 0 <= k <= the number of entries that are not masked.
 /// Error:  in float64 kTopkError absolute in each p, kTopkError n in their sum; kTopkFloatError with float32. The order
-///         is kept within the same.
+///         is kept within the same. softmax_iterated amplifies rounding from stage to stage: of 31 entries with a
+///         standard deviation of 10 tau the worst p is off by 2e-14, of 30 tau 8e-7, of 100 tau 2e-3.
 /// Throws: std::invalid_argument with the row on NaN, k outside its domain, tau negative or not finite, and shapes that
-///         do not fit.
-/// Cost:   threshold methods: expected O(n), about four passes with an exponential each; gradient: about 15 to 30
-///         passes with a division, or O(n k) for rows with wide gaps and n k up to 2e6; softmax_iterated: 2 k passes
-///         with an exponential.
+///         do not fit; Interrupted on a stop.
+/// Cost:   threshold methods: expected O(n), about four passes with an exponential each; gradient: about ten passes,
+///         15 to 30 with a division where sum p (1 - p) is small, or O(n k) for rows with wide gaps and n k up to 2e6;
+///         softmax_iterated: 2 k passes with an exponential.
 /// Threads: OpenMP's, over rows, or inside rows where they are long and few.
 /// Source: Scientific Spaces 10373; for `gradient` see src/topk/subsets.h.
 template <class T>

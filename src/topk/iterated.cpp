@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <string_view>
 #include <vector>
 
 namespace tuiqiao::topk {
@@ -9,6 +11,8 @@ namespace tuiqiao::topk {
 namespace {
 
 using Row = std::vector<double>;
+
+constexpr std::string_view kWork = "softmax stages";
 
 Row scaled(std::span<const double> x, double tau) {
   const double least = *std::min_element(x.begin(), x.end());
@@ -27,24 +31,26 @@ void softmax_of_rest(const Row& z, std::span<const double> p, Row& s) {
 
 }  // namespace
 
-void softmax_iterated(std::span<const double> x, int k, double tau, std::span<double> p) {
+void softmax_iterated(std::span<const double> x, int k, double tau, std::span<double> p, const Progress& progress) {
   const Row z = scaled(x, tau);
   Row s(x.size());
   std::fill(p.begin(), p.end(), 0);
   for (int j = 0; j < k; ++j) {
+    progress.step(kWork, j, k);
     softmax_of_rest(z, p, s);
     for (std::size_t i = 0; i < s.size(); ++i) p[i] += s[i];
   }
 }
 
 double softmax_iterated_vjp(std::span<const double> x, int k, double tau, std::span<const double> v,
-                            std::span<double> out) {
+                            std::span<double> out, const Progress& progress) {
   const std::size_t n = x.size();
   const Row z = scaled(x, tau);
   const int stride = std::max(1, static_cast<int>(std::ceil(std::sqrt(k))));
   Row p(n, 0), s(n), dz(n, 0), g(v.begin(), v.end());
   std::vector<Row> kept;  // p before stages 0, stride, 2 stride, ...
   for (int j = 0; j < k; ++j) {
+    progress.step(kWork, j, 2 * std::int64_t{k});
     if (j % stride == 0) kept.push_back(p);
     softmax_of_rest(z, p, s);
     for (std::size_t i = 0; i < n; ++i) p[i] += s[i];
@@ -59,6 +65,7 @@ double softmax_iterated_vjp(std::span<const double> x, int k, double tau, std::s
       stages.push_back(std::move(next));
     }
     for (; !stages.empty(); stages.pop_back()) {
+      progress.step(kWork, 2 * std::int64_t{k} - from - static_cast<std::int64_t>(stages.size()), 2 * std::int64_t{k});
       const Row& before = stages.back();
       softmax_of_rest(z, before, s);
       double mean = 0;

@@ -26,7 +26,8 @@ double subset_marginals(std::span<const double> x, int k, double tau, std::span<
 void subset_vjp(std::span<const double> x, int k, double tau, std::span<const double> v, std::span<double> out);
 
 /// Of the number of entries that are in, each with its own chance p and independent of the others: the probabilities of
-/// least, least + 1, ..., least + out.size() - 1, right to 1e-16 absolute.
+/// least, least + 1, ..., least + out.size() - 1, right to 1e-16 (1 + their
+/// number) absolute.
 void count_distribution(std::span<const double> p, std::int64_t least, std::span<double> out);
 
 /// The chances p of independent entries of which the subset is those that are in, given that they are k.

@@ -175,7 +175,7 @@ constexpr double kMostSpread = 1e300;
 /// One row, which has a number for messages, at one temperature, in units of x.
 template <class R>
 SmoothTopkRow solve(std::int64_t number, TopkMethod method, std::span<const R> x, const Contents& contents, double k,
-                    double tau, std::span<R> p) {
+                    double tau, std::span<R> p, const Progress& progress) {
   SmoothTopkRow result{k, tau, kNone, 0, kNone};
   const auto infinite = static_cast<double>(contents.infinite), finite = static_cast<double>(contents.finite);
   const bool has_threshold = !takes_whole_k(method);
@@ -220,7 +220,7 @@ SmoothTopkRow solve(std::int64_t number, TopkMethod method, std::span<const R> x
     const double log_z = topk::subset_marginals(row.x, rest, tau, row.p);
     if (contents.infinite == 0) result.log_z = log_z;
   } else {
-    topk::softmax_iterated(row.x, rest, tau, row.p);
+    topk::softmax_iterated(row.x, rest, tau, row.p, progress);
   }
   row.put_back(x, 1, p);
   return result;
@@ -251,12 +251,12 @@ constexpr double kLeastLogTau = -600;
 /// The temperature, in units of x, at which p has the wished entropy: by halving its logarithm.
 template <class R>
 double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<const R> x, const Contents& contents,
-                      double k, std::span<R> p) {
+                      double k, std::span<R> p, const Progress& progress) {
   const std::int64_t present = contents.finite + contents.infinite;
   const double range = contents.most - contents.least;
   if (!(range > 0) || k <= static_cast<double>(contents.infinite) || k == static_cast<double>(present)) return 1;
   const auto entropy = [&](double log_tau) {
-    solve(row, o.method, x, contents, k, std::exp(log_tau), p);
+    solve(row, o.method, x, contents, k, std::exp(log_tau), p, progress);
     return mean_entropy_bits(std::span<const R>(p), present);
   };
   double low = std::log(range) - 40, high = std::log(range) + 10;
@@ -283,14 +283,23 @@ void put_hard(const std::vector<std::int64_t>& chosen, double k, std::span<R> p)
   if (!chosen.empty()) p[static_cast<std::size_t>(chosen.back())] = static_cast<R>(k - std::ceil(k) + 1);
 }
 
-/// Calls body(row) for all rows, on OpenMP's threads; few long rows one by one, since each goes through the threads.
+/// Calls body(row, progress) for all rows, on OpenMP's threads; few long rows one by one, since each goes through the
+/// threads. A row reports only where it is the only one, so that reports come from the caller's thread.
 template <class Body>
-void for_each_row(std::int64_t rows, std::int64_t columns, const Body& body) {
+void for_each_row(std::int64_t rows, std::int64_t columns, const Progress& progress, const Body& body) {
   constexpr std::int64_t kLong = 1 << 18;
+  const Progress silent{{}, progress.stop};
+  const auto one = [&](std::int64_t i) {
+    silent.step({}, 0, 0);
+    body(i, rows == 1 ? progress : silent);
+  };
   if (rows == 1 || (columns >= kLong && rows < 4 * std::int64_t{omp_get_max_threads()})) {
-    for (std::int64_t i = 0; i < rows; ++i) body(i);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      if (rows > 1) progress.step("rows", i, rows);
+      one(i);
+    }
   } else {
-    parallel_for(rows, body);
+    parallel_for(rows, one);
   }
 }
 
@@ -309,7 +318,7 @@ double slope_in_scale(std::span<const double> x, std::span<const double> g, doub
 /// The gradient of one row where something can still move.
 template <class R>
 SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const SmoothTopkRow& row, std::span<const R> v,
-                             std::span<R> out) {
+                             std::span<R> out, const Progress& progress) {
   SmoothTopkGradient gradient;
   const auto nothing_moves = [&] {
     std::fill(out.begin(), out.end(), R{0});
@@ -327,7 +336,7 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
       topk::subset_vjp(finite.x, rest, row.tau, weights, g);
       gradient.tau = -slope_in_scale(finite.x, g, row.tau);
     } else {
-      gradient.tau = topk::softmax_iterated_vjp(finite.x, rest, row.tau, weights, g);
+      gradient.tau = topk::softmax_iterated_vjp(finite.x, rest, row.tau, weights, g, progress);
     }
     finite.p = std::move(g);
     finite.put_back(x, 0, out);
@@ -337,7 +346,7 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
   if (!fits<R>(row.tau)) {
     const std::vector<double> wide(x.begin(), x.end()), wide_v(v.begin(), v.end());
     std::vector<double> wide_out(x.size());
-    gradient = pull_back<double>(method, wide, row, wide_v, wide_out);
+    gradient = pull_back<double>(method, wide, row, wide_v, wide_out, progress);
     put(wide_out, out);
     return gradient;
   }
@@ -390,7 +399,7 @@ std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double>
     refuse("smooth_topk", fmt::format("p has {} rows of {}, x {} of {}", p.rows, p.columns, x.rows, x.columns));
   }
   std::vector<SmoothTopkRow> results(static_cast<std::size_t>(x.rows));
-  for_each_row(x.rows, x.columns, [&](std::int64_t i) {
+  for_each_row(x.rows, x.columns, options.progress, [&](std::int64_t i, const Progress& progress) {
     std::vector<R> buffer, out_buffer;
     const std::span<const R> row = widened<T>(x.row(i), buffer);
     const Contents contents = topk::contents_of(row);
@@ -411,11 +420,11 @@ std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double>
       in_units = tau * (spread > 0 ? spread : 1);
       if (!std::isfinite(in_units)) refuse("smooth_topk", fmt::format("row {}: its deviation is no double", i));
     } else if (options.temperature == TopkTemperature::entropy) {
-      in_units = tau_of_entropy(i, options, row, contents, row_k, out);
+      in_units = tau_of_entropy(i, options, row, contents, row_k, out, progress);
     }
     std::vector<std::int64_t> chosen;
     if (options.hard) chosen = top_indices(row, static_cast<std::int64_t>(std::ceil(row_k)));
-    results[static_cast<std::size_t>(i)] = solve(i, options.method, row, contents, row_k, in_units, out);
+    results[static_cast<std::size_t>(i)] = solve(i, options.method, row, contents, row_k, in_units, out, progress);
     if (options.hard) put_hard<R>(chosen, row_k, out);
     if (!out_buffer.empty()) put(out_buffer, p.row(i));
   });
@@ -435,7 +444,7 @@ std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<cons
   if (static_cast<std::int64_t>(rows.size()) != x.rows)
     refuse("smooth_topk_vjp", fmt::format("results of {} rows for {}", rows.size(), x.rows));
   std::vector<SmoothTopkGradient> gradients(rows.size());
-  for_each_row(x.rows, x.columns, [&](std::int64_t i) {
+  for_each_row(x.rows, x.columns, options.progress, [&](std::int64_t i, const Progress& progress) {
     const SmoothTopkRow& row = rows[static_cast<std::size_t>(i)];
     std::vector<R> x_buffer, v_buffer, g(std::is_same_v<T, Bfloat16> ? static_cast<std::size_t>(x.columns) : 0);
     const std::span<const R> entries = widened<T>(x.row(i), x_buffer);
@@ -443,7 +452,7 @@ std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<cons
     std::span<R> target = g;
     if constexpr (!std::is_same_v<T, Bfloat16>) target = out.row(i);
     if (row.tau > kLeastTau) {
-      gradient = pull_back<R>(options.method, entries, row, widened<T>(v.row(i), v_buffer), target);
+      gradient = pull_back<R>(options.method, entries, row, widened<T>(v.row(i), v_buffer), target, progress);
     } else {
       std::fill(target.begin(), target.end(), R{0});
     }
