@@ -279,6 +279,35 @@ TEST(SmoothTopk, WorksOnHalvesOfFloats) {
   EXPECT_EQ(static_cast<float>(Bfloat16(1.00390625F)), 1);  // half way: to even
 }
 
+/// clip with a whole k and a gap wider than tau: every p is 0 or 1 for a range of t, and nothing moves.
+TEST(SmoothTopk, ClipStandsInTheMiddleOfAGap) {
+  const auto check = [](const auto& x, double k, double tau, double middle) {
+    using T = std::decay_t<decltype(x[0])>;
+    const auto n = static_cast<std::int64_t>(x.size());
+    std::vector<T> p(x.size()), v(x.size()), gradient(x.size(), T{7});
+    for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<T>(i % 5) - 2;
+    const SmoothTopkOptions options = options_of(TopkMethod::clip, tau);
+    const auto rows = smooth_topk<T>({x.data(), 1, n}, std::array{k}, options, {p.data(), 1, n});
+    EXPECT_NEAR(rows[0].threshold, middle, 1e-5 * tau) << n << " " << k << " " << tau;
+    const auto moves = smooth_topk_vjp<T>({x.data(), 1, n}, rows, {v.data(), 1, n}, options, {gradient.data(), 1, n});
+    EXPECT_EQ(gradient, std::vector<T>(x.size(), 0)) << n << " " << k << " " << tau;
+    EXPECT_EQ(moves[0].k, 0);
+  };
+  check(Values{-2, -3, -4}, 1, 0.52652399665078375, -2.5 - 0.52652399665078375 / 2);
+  std::mt19937_64 random(8);
+  std::uniform_real_distribution<double> uniform;
+  for (int round = 0; round < 300; ++round) {
+    Values x(5 + random() % 400);
+    const std::size_t top = 1 + random() % 4;
+    for (std::size_t i = 0; i < x.size(); ++i)
+      x[i] = i < top ? 5 : i < 2 * top ? 4 : 3 - std::floor(3 * uniform(random));
+    std::shuffle(x.begin(), x.end(), random);
+    const double tau = 0.999 * uniform(random) + 1e-4;
+    check(x, static_cast<double>(top), tau, 4.5 - tau / 2);
+    check(std::vector<float>(x.begin(), x.end()), static_cast<double>(top), tau, 4.5 - tau / 2);
+  }
+}
+
 /// Straight-through: a hard p, and the gradient of the smooth one. Ties go to the lower index.
 TEST(SmoothTopk, GivesTheHardChoiceWithTheSmoothGradient) {
   const Values x{1, 5, 2, 5, 2, 4, -INFINITY, 2}, v{3, 1, -4, 1, 5, -9, 2, 6};

@@ -140,6 +140,12 @@ class Solver {
       : f_(f), whole_(x), active_(x), contents_(contents), k_(k), tau_(tau) {}
 
   Threshold solve() {
+    const Threshold t = search();
+    return f_.is_flat_outside() && f_.has_known_reach() && k_ == std::floor(k_) ? off_the_edge(t) : t;
+  }
+
+ private:
+  Threshold search() {
     const double q = (k_ - static_cast<double>(contents_.infinite)) / static_cast<double>(contents_.finite);
     const double z = f_.quantile(q);
     // All entries equal to the least would give this, or all equal to the most.
@@ -165,7 +171,18 @@ class Solver {
     return t;
   }
 
- private:
+  /// With a whole k every f may be 0 or 1 for a range of t, at whose edge the search may end, on the slope of the
+  /// entries there. Then its middle.
+  Threshold off_the_edge(Threshold t) const {
+    constexpr double kEdge = kIsFloat ? 1e-5 : 1e-9;
+    const Sides s = sides(t);
+    const double inside = s.slope(), away = s.tail_above;  // how many entries are on the slope, and their sum of 1 - f
+    if (away > kEdge * inside && away < (1 - kEdge) * inside) return t;
+    const Threshold middle = in_gap(moved(t, 0.5), 0);
+    const Sides there = f_.sides(whole_, middle);
+    return there.sum() == k_ && there.slope() == 0 ? middle : t;
+  }
+
   /// Where to look after `t`, whose move may be none: the more is known, the farther down.
   Threshold next(Threshold t, const Sides& s, std::optional<double> move, bool stalls) {
     const double c = k_ - static_cast<double>(s.above);
