@@ -91,12 +91,7 @@ bool has_witness(const LearntVocabulary& learnt, const Sequence& sequence, const
   return false;
 }
 
-struct Kind {
-  const char* name;
-  LearntOptions options;
-};
-
-class OfLearntVocabularies : public testing::TestWithParam<Kind> {};
+class OfLearntVocabularies : public testing::TestWithParam<test::LearntKind> {};
 
 TEST_P(OfLearntVocabularies, AreThoseOfAllTextsThatBeginSo) {
   // Three letters, a space, an apostrophe and two characters that share their first two bytes.
@@ -136,17 +131,7 @@ TEST_P(OfLearntVocabularies, AreThoseOfAllTextsThatBeginSo) {
   }
 }
 
-std::vector<Kind> kinds() {
-  return {{"bytes", {.words = Words::none, .merges = 25}},
-          {"bytes_of_words", {.words = Words::look_ahead, .merges = 25}},
-          {"few_merges_of_words", {.words = Words::look_ahead, .merges = 4}},
-          {"many_merges_of_words", {.words = Words::look_ahead, .merges = 80}},
-          {"characters", {.words = Words::none, .characters = true, .merges = 20}},
-          {"characters_of_words", {.words = Words::look_ahead, .characters = true, .merges = 20}},
-          {"characters_with_lead", {.words = Words::none, .characters = true, .lead = true, .merges = 20}}};
-}
-
-INSTANTIATE_TEST_SUITE_P(Coverings, OfLearntVocabularies, testing::ValuesIn(kinds()),
+INSTANTIATE_TEST_SUITE_P(Coverings, OfLearntVocabularies, testing::ValuesIn(test::learnt_kinds()),
                          [](const auto& kind) { return kind.param.name; });
 
 }  // namespace

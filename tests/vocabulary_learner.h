@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <random>
 #include <string>
 #include <string_view>
@@ -74,7 +75,27 @@ struct LearntOptions {
   /// As Llama 2: a space before every text (only with `characters`).
   bool lead = false;
   int merges = 20;
+  /// Instead of learning: words that are to be one token, each made of two that are so, or are single pieces.
+  std::vector<std::pair<std::string, std::string>> given{};
 };
+
+/// A kind of vocabulary: the parameter of a test.
+struct LearntKind {
+  const char* name;
+  LearntOptions options;
+};
+
+inline void PrintTo(const LearntKind& kind, std::ostream* out) { *out << kind.name; }
+
+inline std::vector<LearntKind> learnt_kinds() {
+  return {{"bytes", {.words = Words::none, .merges = 25}},
+          {"bytes_of_words", {.words = Words::look_ahead, .merges = 25}},
+          {"few_merges_of_words", {.words = Words::look_ahead, .merges = 4}},
+          {"many_merges_of_words", {.words = Words::look_ahead, .merges = 80}},
+          {"characters", {.words = Words::none, .characters = true, .merges = 20}},
+          {"characters_of_words", {.words = Words::look_ahead, .characters = true, .merges = 20}},
+          {"characters_with_lead", {.words = Words::none, .characters = true, .lead = true, .merges = 20}}};
+}
 
 /// Byte-pair merges learnt from texts: the most frequent pair first.
 class LearntVocabulary {
@@ -100,7 +121,11 @@ class LearntVocabulary {
         for (const std::string& piece : word) add(piece);
       }
     }
-    for (int i = 0; i < options.merges; ++i) {
+    for (const auto& pair : options.given) {
+      ranks_.emplace(pair, static_cast<int>(ranks_.size()));
+      add(pair.first + pair.second);
+    }
+    for (int i = 0; i < options.merges && options.given.empty(); ++i) {
       std::map<std::pair<std::string, std::string>, int> counts;
       for (const auto& word : words) {
         for (std::size_t k = 0; k + 1 < word.size(); ++k) ++counts[{word[k], word[k + 1]}];

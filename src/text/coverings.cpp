@@ -87,6 +87,7 @@ bool parts_words(std::string_view text, std::size_t at) {
 Coverings::Coverings(const Vocabulary& vocabulary, std::string_view text, Covers covers)
     : vocabulary_(vocabulary), tokenizer_(std::make_unique<ByteTokenizer>(vocabulary)), covers_(covers) {
   spelled_ = tokenizer_->lead();
+  lead_ = spelled_.size();
   spelled_ += text;
   whole_ = spelled_.size() - unfinished_bytes(spelled_);
   tokens_ = tokenizer_->spell(std::string_view(spelled_).substr(0, whole_), &hard_);
@@ -208,41 +209,44 @@ std::vector<Token> Coverings::from_anchor(std::string_view tail) {
   return tokens;
 }
 
-bool Coverings::begins(std::string_view text, std::span<const Token> tokens) {
-  return starts_with(from_anchor(text), tokens);
+std::vector<Token> Coverings::since_anchor(std::span<const Token> tail) const {
+  std::vector<Token> tokens(tokens_.begin() + static_cast<std::ptrdiff_t>(head_),
+                            tokens_.begin() + static_cast<std::ptrdiff_t>(trunk_));
+  tokens.insert(tokens.end(), tail.begin(), tail.end());
+  return tokens;
 }
 
 bool Coverings::canonical(std::span<const Token> tail) {
   if (covers_ == Covers::all) return true;
-  const auto [verdict, fresh] = verdicts_.try_emplace(std::vector<Token>(tail.begin(), tail.end()), false);
+  const auto [verdict, fresh] = begins_text_.try_emplace(std::vector<Token>(tail.begin(), tail.end()), false);
   if (!fresh) return verdict->second;
-
-  std::vector<Token> tokens(tokens_.begin() + static_cast<std::ptrdiff_t>(head_),
-                            tokens_.begin() + static_cast<std::ptrdiff_t>(trunk_));
-  tokens.insert(tokens.end(), tail.begin(), tail.end());
+  const std::vector<Token> tokens = since_anchor(tail);
   const std::string text = vocabulary_.detokenize(tokens);
-  if (!may_become_valid(text)) return false;
+  if (!may_become_valid(text) || (head_ == 0 && !text.starts_with(tokenizer_->lead()))) return false;
   const std::size_t fragment = unfinished_bytes(text);
   if (fragment == 0) {
     const auto nexts = look_aheads(vocabulary_);
-    verdict->second =
-        std::any_of(nexts.begin(), nexts.end(), [&](const char* next) { return begins(text + next, tokens); });
+    verdict->second = std::any_of(nexts.begin(), nexts.end(),
+                                  [&](const char* next) { return starts_with(from_anchor(text + next), tokens); });
   } else {
     const std::string whole = text.substr(0, text.size() - fragment);
-    verdict->second = any_completion(
-        vocabulary_.trie(), std::string_view(text).substr(whole.size()), kMostCompletions,
-        [&](std::string_view character) { return begins(std::string(whole).append(character), tokens); });
+    verdict->second = any_completion(vocabulary_.trie(), std::string_view(text).substr(whole.size()), kMostCompletions,
+                                     [&](std::string_view character) {
+                                       return starts_with(from_anchor(std::string(whole).append(character)), tokens);
+                                     });
   }
   return verdict->second;
 }
 
 bool Coverings::may_end(std::span<const Token> tail) {
-  if (covers_ == Covers::all) return true;
-  std::vector<Token> tokens(tokens_.begin() + static_cast<std::ptrdiff_t>(head_),
-                            tokens_.begin() + static_cast<std::ptrdiff_t>(trunk_));
-  tokens.insert(tokens.end(), tail.begin(), tail.end());
+  const auto [verdict, fresh] = ends_text_.try_emplace(std::vector<Token>(tail.begin(), tail.end()), false);
+  if (!fresh) return verdict->second;
+  const std::vector<Token> tokens = since_anchor(tail);
   const std::string text = vocabulary_.detokenize(tokens);
-  return may_become_valid(text) && unfinished_bytes(text) == 0 && from_anchor(text) == tokens;
+  if (head_ == 0 && !text.empty() && text == tokenizer_->lead()) return false;  // nothing is put before no text
+  verdict->second =
+      may_become_valid(text) && unfinished_bytes(text) == 0 && (covers_ == Covers::all || from_anchor(text) == tokens);
+  return verdict->second;
 }
 
 }  // namespace tuiqiao

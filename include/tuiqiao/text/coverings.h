@@ -54,6 +54,8 @@ class Coverings {
 
   /// The text as tokens spell it: some tokenizers put a space before every text.
   const std::string& spelled() const { return spelled_; }
+  /// Bytes that the tokenizer put before it.
+  std::size_t lead() const { return lead_; }
   /// What a prompt of this text is without healing: tokens of the text that an unfinished character does not belong to,
   /// and of that one's single bytes.
   std::span<const Token> tokens() const { return tokens_; }
@@ -81,13 +83,14 @@ class Coverings {
   void add_all(std::size_t at, std::vector<Token>& path);
   std::size_t anchor_before(std::size_t earliest);
   std::vector<Token> from_anchor(std::string_view tail);
-  bool begins(std::string_view text, std::span<const Token> tokens);
+  std::vector<Token> since_anchor(std::span<const Token> tail) const;
   std::span<const Token> head() const { return std::span(tokens_).first(head_); }
 
   const Vocabulary& vocabulary_;
   std::unique_ptr<ByteTokenizer> tokenizer_;
   Covers covers_;
   std::string spelled_;
+  std::size_t lead_ = 0;
   std::vector<Token> tokens_;
   std::size_t whole_ = 0;   // bytes of spelled_ without an unfinished character
   std::size_t hard_ = 0;    // end of the last byte that is its own token
@@ -95,7 +98,7 @@ class Coverings {
   std::size_t head_ = 0;
   std::size_t trunk_ = 0;
   std::vector<Split> splits_;
-  std::map<std::vector<Token>, bool> verdicts_;
+  std::map<std::vector<Token>, bool> begins_text_, ends_text_;  // verdicts
 };
 
 /// Most token sequences that Covers::all goes through.

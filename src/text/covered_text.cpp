@@ -1,0 +1,255 @@
+#include "text/covered_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+namespace tuiqiao {
+
+namespace {
+
+constexpr std::size_t kMostRows = 64;  // of one batch: each is as wide as the vocabulary
+
+bool begins(std::span<const Token> tokens, std::span<const Token> with) {
+  return with.size() <= tokens.size() && std::equal(with.begin(), with.end(), tokens.begin());
+}
+
+/// Tails that no other goes on from, in order: one chain weighs all that it begins with.
+std::vector<std::vector<Token>> chains_of(std::vector<std::vector<Token>> tails) {
+  std::sort(tails.begin(), tails.end());
+  std::vector<std::vector<Token>> chains;
+  for (std::size_t i = 0; i < tails.size(); ++i) {
+    if (tails[i].empty() || (i + 1 < tails.size() && begins(tails[i + 1], tails[i]))) continue;
+    chains.push_back(std::move(tails[i]));
+  }
+  return chains;
+}
+
+/// Log-probability of a token in a row; a row that gives nothing any probability gives none to this.
+double logprob_of(const Row& row, Token token) {
+  return std::isfinite(row.log_total) ? row[token] : -std::numeric_limits<double>::infinity();
+}
+
+}  // namespace
+
+Trunk::Trunk(Decoder& decoder, Branch branch, int forks) : decoder_(decoder), branch_(branch) {
+  if (forks == 0) forks = decoder.max_branches() - 1;
+  if (forks < 1) throw std::invalid_argument("[heal] the decoder keeps a single branch: healing forks it");
+  forks_ = static_cast<std::size_t>(forks);
+}
+
+void Trunk::grow(std::span<const Token> tokens) {
+  if (!tokens.empty()) decoder_.extend({branch_, tokens, Rows::last});
+  const Row row = decoder_.row(branch_);
+  scores_.assign(row.scores.begin(), row.scores.end());
+  log_total_ = row.log_total;
+}
+
+double Trunk::grow_counting(std::span<const Token> tokens, std::size_t uncounted) {
+  double logprob = 0;
+  for (std::size_t done = 0; done < tokens.size();) {
+    const std::size_t end = done < uncounted ? uncounted : std::min(tokens.size(), done + kMostRows);
+    decoder_.extend({branch_, tokens.subspan(done, end - done), done < uncounted ? Rows::last : Rows::all});
+    const std::span<const Row> rows = decoder_.rows(branch_);
+    for (std::size_t i = std::max(done, uncounted); i < end; ++i) {
+      logprob += logprob_of(i == done ? Row{scores_, log_total_} : rows[i - done - 1], tokens[i]);
+    }
+    scores_.assign(rows.back().scores.begin(), rows.back().scores.end());
+    log_total_ = rows.back().log_total;
+    done = end;
+  }
+  return logprob;
+}
+
+bool Trunk::fits(std::size_t tokens) const {
+  return static_cast<std::int64_t>(tokens) + decoder_.length(branch_) <= decoder_.window();
+}
+
+std::vector<Weighed> Trunk::weigh(std::vector<std::vector<Token>> tails) {
+  std::vector<Weighed> weighed;
+  for (const std::vector<Token>& tail : tails) {
+    Weighed& one = weighed.emplace_back();
+    one.tail = tail;
+    if (!tail.empty()) continue;
+    one.scores = scores_;
+    one.log_total = log_total_;
+  }
+  const std::vector<std::vector<Token>> chains = chains_of(std::move(tails));
+  for (std::size_t i = 0; i < chains.size();) {
+    std::size_t end = i, rows = 0;
+    while (end < chains.size() && end - i < forks_ && (end == i || rows + chains[end].size() <= kMostRows))
+      rows += chains[end++].size();
+    weigh_chains(std::span(chains).subspan(i, end - i), weighed);
+    i = end;
+  }
+  return weighed;
+}
+
+void Trunk::weigh_chains(std::span<const std::vector<Token>> chains, std::span<Weighed> tails) {
+  std::vector<Branch> forks;
+  const auto close = [&] {
+    for (const Branch fork : forks) decoder_.close(fork);
+  };
+  try {
+    std::vector<Extension> extensions;
+    for (const std::vector<Token>& chain : chains) {
+      forks.push_back(decoder_.fork(branch_));
+      extensions.push_back({forks.back(), chain, Rows::all});
+    }
+    decoder_.extend(extensions);
+    ++batches_;
+    for (std::size_t i = 0; i < chains.size(); ++i) {
+      const std::span<const Row> rows = decoder_.rows(forks[i]);
+      double logprob = 0;
+      for (std::size_t k = 0; k < chains[i].size(); ++k) {
+        const Row before = k == 0 ? Row{scores_, log_total_} : rows[k - 1];
+        logprob += logprob_of(before, chains[i][k]);
+        const std::span<const Token> path = std::span(chains[i]).first(k + 1);
+        for (Weighed& tail : tails) {
+          if (!std::equal(tail.tail.begin(), tail.tail.end(), path.begin(), path.end())) continue;
+          tail.logprob = logprob;
+          tail.scores.assign(rows[k].scores.begin(), rows[k].scores.end());
+          tail.log_total = rows[k].log_total;
+        }
+      }
+    }
+  } catch (...) {
+    close();
+    throw;
+  }
+  close();
+}
+
+CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings, std::size_t skip,
+                         std::size_t spare, bool count)
+    : trunk_(trunk), coverings_(coverings) {
+  for (Token token = 0; token < vocabulary().size(); ++token) {
+    if (vocabulary().ends(token)) ends_.push_back(token);
+  }
+  const std::span<const Token> tokens = coverings.tokens();
+  const bool bare = before.empty() && skip == 0 && trunk.decoder().length(trunk.branch()) == 0;
+  // Without healing the last token follows the branch too, and its row is read then.
+  grown_ = std::min(coverings.trunk().size(), tokens.size() - std::min<std::size_t>(1, tokens.size()));
+  grown_ -= std::min(grown_, spare);
+  grown_ = std::max(grown_, skip);
+  if (bare) grown_ = std::max<std::size_t>(grown_, 1);  // the first token has no probability: it is kept
+  std::vector<Token> certain(before.begin(), before.end());
+  certain.insert(certain.end(), tokens.begin() + static_cast<std::ptrdiff_t>(skip),
+                 tokens.begin() + static_cast<std::ptrdiff_t>(grown_));
+  double logprob = 0;
+  if (count && !certain.empty()) {
+    // What is in the branch left no row, and what is first has no probability.
+    logprob = trunk_.grow_counting(certain, std::max<std::size_t>(before.size(), 1));
+  } else {
+    trunk_.grow(certain);
+  }
+
+  std::vector<std::vector<Token>> tails;
+  std::vector<std::size_t> ends;
+  for (const Split& split : coverings.splits()) {
+    std::vector<Token> whole(coverings.trunk().begin(), coverings.trunk().end());
+    whole.insert(whole.end(), split.tail.begin(), split.tail.end());
+    if (!begins(whole, grown())) continue;
+    whole.erase(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(grown_));
+    if (!trunk_.fits(whole.size() + 1)) continue;
+    tails.push_back(std::move(whole));
+    ends.push_back(split.at);
+  }
+  std::vector<Weighed> weighed = trunk_.weigh(std::move(tails));
+  for (std::size_t i = 0; i < weighed.size(); ++i) {
+    weighed[i].at = ends[i];
+    weighed[i].logprob += logprob;
+    if (std::isfinite(weighed[i].logprob) && std::isfinite(weighed[i].log_total))
+      prefixes_.push_back(std::move(weighed[i]));
+  }
+}
+
+std::vector<Token> CoveredText::after_trunk(std::span<const Token> tail) const {
+  // Coverings count from their own trunk, which may be longer or (where the first token is kept) shorter than ours.
+  std::vector<Token> whole(grown().begin(), grown().end());
+  whole.insert(whole.end(), tail.begin(), tail.end());
+  whole.erase(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(coverings_.trunk().size()));
+  return whole;
+}
+
+bool CoveredText::canonical(const Weighed& prefix, Token token) {
+  std::vector<Token> tail = prefix.tail;
+  tail.push_back(token);
+  return coverings_.canonical(after_trunk(tail));
+}
+
+double CoveredText::end_after(const Weighed& prefix) {
+  double sum = 0;
+  for (const Token token : ends_) sum += std::exp(prefix.with(token) - prefix.logprob);
+  if (sum == 0 || !coverings_.may_end(after_trunk(prefix.tail))) return -std::numeric_limits<double>::infinity();
+  return prefix.logprob + std::log(sum);
+}
+
+double reference_of(const CoveredText& text) {
+  double reference = -std::numeric_limits<double>::infinity();
+  for (const Weighed& prefix : text.prefixes()) reference = std::max(reference, prefix.logprob);
+  return std::isfinite(reference) ? reference : 0;
+}
+
+Candidates check_heaviest(CoveredText& text, double unchecked, double reference, double also,
+                          const std::function<bool(const Weighed&)>& counts) {
+  Candidates found;
+  found.reference = reference;
+  const auto for_each = [&](auto&& visit) {
+    for (std::size_t i = 0; i < text.prefixes().size(); ++i) {
+      const Weighed& prefix = text.prefixes()[i];
+      if (!counts(prefix)) continue;
+      for (const Token token : text.candidates(prefix)) {
+        if (!text.vocabulary().ends(token)) visit(Candidate{std::exp(prefix.with(token) - reference), i, token});
+      }
+    }
+  };
+  std::size_t count = 0;
+  for_each([&](const Candidate& c) {
+    found.total += c.weight;
+    ++count;
+  });
+  // What is lighter than this is half of what may stay unchecked at most: it need not be sorted.
+  const double least = count > 0 ? unchecked * found.total / (2 * static_cast<double>(count)) : 0;
+  std::vector<Candidate> heavy;
+  for_each([&](const Candidate& c) {
+    if (c.weight > least) heavy.push_back(c);
+  });
+  std::stable_sort(heavy.begin(), heavy.end(), [](const auto& a, const auto& b) { return a.weight > b.weight; });
+
+  double right = 0, wrong = 0;
+  const double all = found.total;
+  const auto open = [&] { return std::max(0.0, all - right - wrong); };
+  for (const Candidate& c : heavy) {
+    if (open() <= unchecked * (all - wrong + also)) break;
+    if (text.canonical(text.prefixes()[c.prefix], c.token)) {
+      right += c.weight;
+      found.canonical.push_back(c);
+    } else {
+      wrong += c.weight;
+    }
+  }
+  // Where all were looked at, what rounding leaves open is nothing.
+  const bool looked_at_all = found.canonical.size() == count || unchecked == 0;
+  found.unchecked = looked_at_all ? 0 : open();
+  found.total = right + found.unchecked;
+  return found;
+}
+
+TextMass mass_of(CoveredText& text, double unchecked) {
+  const double reference = reference_of(text);
+  double whole = 0;  // of prefixes that end with the text, which are canonical
+  for (const Weighed& prefix : text.prefixes()) {
+    if (prefix.at == text.size()) whole += std::exp(prefix.logprob - reference);
+  }
+  const Candidates over =
+      check_heaviest(text, unchecked, reference, whole, [&](const Weighed& prefix) { return prefix.at < text.size(); });
+  const double total = whole + over.total;
+  if (total == 0) return {-std::numeric_limits<double>::infinity(), 0};
+  return {reference + std::log(total), over.unchecked / total};
+}
+
+}  // namespace tuiqiao
