@@ -1,0 +1,28 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <span>
+
+namespace tuiqiao {
+
+/// Four random words for a key and a counter: no state, so that any number of any stream can be had at any time.
+/// Source: Salmon et al. 2011, Philox4x32 with 10 rounds; the test has the authors' known answers.
+std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 2> key, std::array<std::uint32_t, 4> counter);
+
+/// N(0, 1) numbers of draw `draw` of stream `stream` (an image, say) under `seed`: the same on every machine whose log
+/// and cosine round alike, whatever else was drawn. Domain: stream < 2^32, draw < 2^32.
+void fill_normal(std::uint64_t seed, std::uint64_t stream, std::uint64_t draw, std::span<double> values);
+
+/// One number in [0, n). Domain: as above, n >= 1.
+std::uint64_t random_below(std::uint64_t seed, std::uint64_t stream, std::uint64_t draw, std::uint64_t n);
+
+/// Fills a batch with N(0, 1) numbers, the `draw`th that each of its rows gets.
+using NoiseSource = std::function<void(std::uint64_t draw, std::span<double> values)>;
+
+/// A stream for each row: row i of the batch is image first + i, so that no result depends on the size of batches.
+/// Shapes: the values are rows of `size`.
+NoiseSource image_noise(std::uint64_t seed, std::uint64_t first, std::int64_t size);
+
+}  // namespace tuiqiao
