@@ -49,4 +49,100 @@ OutputHead read_output_head(const std::filesystem::path& file, const HeadFileOpt
 /// A vector from a .npy file, as for OutputHead::bias.
 std::vector<double> read_head_vector(const std::filesystem::path& file);
 
+enum class Verdict : std::uint8_t {
+  argmaxable,    ///< alone on top for some hidden vector
+  tie_only,      ///< at best on top together with another: an equal row, or rows that it lies between
+  unargmaxable,  ///< never on top, save where all classes tie
+  unknown,       ///< not settled
+};
+std::string_view name(Verdict verdict);
+
+/// How a class's witness z follows from its row x; `centre` and `whitening` are of AuditFrame.
+enum class WitnessRule : std::uint8_t {
+  vector,    ///< given as it is
+  row,       ///< z = x
+  centred,   ///< z = x - centre
+  whitened,  ///< z = whitening (x - centre)
+};
+std::string_view name(WitnessRule rule);
+
+/// What certificates share. Columns: those of the head in which rows differ and that the norm lets through, and one
+/// more for the bias where biases count, which the hidden vector meets as a 1: z stands for its first columns over the
+/// last.
+struct AuditFrame {
+  std::int64_t classes = 0, columns = 0;
+  bool has_bias = false, has_ball = false;
+  double radius = 0;                     ///< of the ball
+  double reach = 0;                      ///< length of the hidden vectors of the rules, where biases count
+  std::vector<float> centre, whitening;  ///< columns, columns x columns; without the bias; empty where no rule wants it
+};
+
+/// A verdict with its certificate.
+struct ClassVerdict {
+  std::int64_t i = 0;
+  Verdict verdict = Verdict::unknown;
+  /// Certificate of a class with the same row, which is its own.
+  std::optional<std::int64_t> same_as;
+  /// argmaxable and tie_only: z . (x_i - x_j) > 0 for all j with another row (>= 0 with `rows` beside it).
+  WitnessRule rule = WitnessRule::vector;
+  std::vector<double> z;
+  std::vector<std::string> exact_z;  ///< the same as fractions, where doubles do not hold it
+  /// By how much it leads the next at least: with z scaled to length 1, or with z as it is where biases count.
+  double margin = 0;
+  /// tie_only: a class with an equal row.
+  std::optional<std::int64_t> twin;
+  /// unargmaxable and tie_only: what forbids more. "simplex": x_i lies inside the simplex of `rows`; "ball": the
+  /// `weights` bound its lead below 0 in the ball; "inside", "below", "face": `exact_weights` reproduce x_i exactly.
+  /// -1 among the rows stands for the condition that the bias column of z be positive.
+  std::string proof;
+  std::vector<std::int64_t> rows;
+  std::vector<double> weights;
+  std::vector<std::string> exact_weights;
+};
+
+enum class AuditSolver : std::uint8_t { active_set, frank_wolfe };
+
+struct AuditOptions {
+  /// |z| < radius; none: any z, or the norm's own ball. Without biases it changes nothing.
+  std::optional<double> radius;
+  AuditSolver solver = AuditSolver::active_set;
+  /// Classes to judge, all of them where empty.
+  std::vector<std::int64_t> ids;
+  /// Rounds of constraint generation before a class is given up.
+  int rounds = 60;
+  /// Least number of classes for which bounds settle most pairs instead of products.
+  std::int64_t bounds_from = 2048;
+  Progress progress;
+  /// Called with verdicts as they are found, in no order, from one thread at a time.
+  std::function<void(const AuditFrame& frame, const ClassVerdict& verdict)> found;
+};
+
+/// Where the work went: pairs of a class and a row, for the witnesses of the rules.
+struct AuditEffort {
+  std::int64_t pairs = 0;                    ///< in all
+  std::int64_t by_norm = 0;                  ///< settled by lengths alone
+  std::int64_t by_few = 0;                   ///< by the first principal directions
+  std::int64_t by_more = 0;                  ///< by more of them
+  std::int64_t by_product = 0;               ///< by an inner product of all columns
+  std::int64_t by_rule[4] = {};              ///< classes that each WitnessRule settled
+  std::int64_t by_solver = 0, by_exact = 0;  ///< classes without a witness that were settled
+  std::int64_t most_rows = 0;                ///< active rows of the hardest class
+  double seconds_rules = 0, seconds_solver = 0, seconds_exact = 0;
+};
+
+struct AuditResult {
+  AuditFrame frame;
+  std::vector<ClassVerdict> verdicts;  ///< by class
+  AuditEffort effort;
+
+  std::int64_t count(Verdict verdict) const;
+};
+
+/// Proves for every class of an output layer whether greedy decoding can choose it.
+/// No verdict rests on an unproven rounding: what float64 with its error bound does not settle goes to rationals, or
+/// is unknown. The same input gives the same verdicts and certificates whatever `ids` and the number of threads.
+/// Throws: std::invalid_argument on shapes or options; tuiqiao::Error on weights that are not finite; Interrupted.
+/// Source: the minimax form of the article; Grivas et al., Low-rank softmax can have unargmaxable classes, ACL 2022.
+AuditResult audit(const OutputHead& head, const AuditOptions& options = {});
+
 }  // namespace tuiqiao

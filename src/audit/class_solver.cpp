@@ -1,0 +1,207 @@
+#include "audit/class_solver.h"
+
+#include <cblas.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "audit/exact.h"
+#include "audit/min_norm.h"
+#include "audit/prove.h"
+
+namespace tuiqiao::auditing {
+
+namespace {
+
+constexpr int kMostTangents = 200;
+constexpr std::int64_t kTangent = -2;
+
+double length_of(const double* from, std::size_t n) { return n == 0 ? 0 : cblas_dnrm2(static_cast<int>(n), from, 1); }
+
+/// The points of the hull and their inner products.
+class Points {
+ public:
+  explicit Points(std::size_t columns) : columns_(columns) {}
+
+  void add(std::int64_t name, const std::vector<double>& point) {
+    names_.push_back(name);
+    values_.insert(values_.end(), point.begin(), point.end());
+  }
+  /// Brings the Gram matrix up to the points.
+  const std::vector<double>& gram() {
+    const std::size_t count = names_.size(), known = known_;
+    std::vector<double> grown(count * count);
+    for (std::size_t i = 0; i < known; ++i) std::copy_n(gram_.data() + i * known, known, grown.data() + i * count);
+    if (count > known && columns_ > 0) {
+      const int fresh = static_cast<int>(count - known), n = static_cast<int>(columns_);
+      cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, fresh, static_cast<int>(count), n, 1,
+                  values_.data() + known * columns_, n, values_.data(), n, 0, grown.data() + known * count,
+                  static_cast<int>(count));
+      for (std::size_t i = 0; i < known; ++i) {
+        for (std::size_t j = known; j < count; ++j) grown[i * count + j] = grown[j * count + i];
+      }
+    }
+    gram_ = std::move(grown);
+    known_ = count;
+    return gram_;
+  }
+  std::vector<double> combination(const MinNorm& found) const {
+    std::vector<double> sum(columns_, 0);
+    for (const int s : found.support) {
+      const double weight = found.weights[static_cast<std::size_t>(s)];
+      const double* point = values_.data() + static_cast<std::size_t>(s) * columns_;
+      for (std::size_t j = 0; j < columns_; ++j) sum[j] += weight * point[j];
+    }
+    return sum;
+  }
+  /// Whether the rows' part of a combination has no positive product with any vector of the cone |u| <= t.
+  bool are_below(const MinNorm& found) const {
+    std::vector<double> sum(columns_, 0);
+    for (const int s : found.support) {
+      const auto at = static_cast<std::size_t>(s);
+      if (names_[at] < 0) continue;
+      for (std::size_t j = 0; j < columns_; ++j) sum[j] += found.weights[at] * values_[at * columns_ + j];
+    }
+    return length_of(sum.data(), columns_ - 1) * (1 + 1e-7) + sum[columns_ - 1] < 0;
+  }
+  /// Lowers |u| + t of the rows' combination (u, t) below 0 by Frank-Wolfe steps from the weights found, so that what
+  /// only touches the cone comes to lie beyond it. Leaves weights of rows.
+  void lower(MinNorm& found) const {
+    std::vector<double> weights(names_.size(), 0), sum(columns_, 0);
+    double total = 0;
+    for (std::size_t i = 0; i < names_.size(); ++i) total += names_[i] >= 0 ? found.weights[i] : 0;
+    if (!(total > 0)) return;
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      if (names_[i] < 0) continue;
+      weights[i] = found.weights[i] / total;
+      for (std::size_t j = 0; j < columns_; ++j) sum[j] += weights[i] * values_[i * columns_ + j];
+    }
+    const std::size_t last = columns_ - 1;
+    const auto height = [&](const double* point, double part) {
+      double squares = 0;
+      for (std::size_t j = 0; j < last; ++j) {
+        const double x = sum[j] + part * (point[j] - sum[j]);
+        squares += x * x;
+      }
+      return std::sqrt(squares) + sum[last] + part * (point[last] - sum[last]);
+    };
+    for (int step = 0; step < 50 && height(sum.data(), 0) > -1e-4; ++step) {
+      const double length = length_of(sum.data(), last);
+      std::size_t best = names_.size();
+      double least = HUGE_VAL;
+      for (std::size_t i = 0; i < names_.size(); ++i) {
+        if (names_[i] < 0) continue;
+        const double* point = values_.data() + i * columns_;
+        const double value =
+            point[last] + (length > 0 ? cblas_ddot(static_cast<int>(last), sum.data(), 1, point, 1) / length : 0);
+        if (value < least) {
+          least = value;
+          best = i;
+        }
+      }
+      const double* point = values_.data() + best * columns_;
+      double from = 0, to = 1;
+      for (int half = 0; half < 60; ++half) {
+        const double a = from + (to - from) / 3, b = to - (to - from) / 3;
+        (height(point, a) < height(point, b) ? to : from) = height(point, a) < height(point, b) ? b : a;
+      }
+      for (std::size_t j = 0; j < columns_; ++j) sum[j] += from * (point[j] - sum[j]);
+      for (double& weight : weights) weight *= 1 - from;
+      weights[best] += from;
+    }
+    found.weights = weights;
+    found.support.clear();
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      if (weights[i] > 0) found.support.push_back(static_cast<int>(i));
+    }
+  }
+  std::int64_t name(std::size_t i) const { return names_[i]; }
+  std::size_t size() const { return names_.size(); }
+  const double* values() const { return values_.data(); }
+
+ private:
+  std::size_t columns_, known_ = 0;
+  std::vector<std::int64_t> names_;
+  std::vector<double> values_, gram_;
+};
+
+/// As float32, with the bias column moved outward so that the ball still holds it.
+void round_witness(const Problem& problem, std::vector<double>& z) {
+  for (double& entry : z) entry = static_cast<double>(static_cast<float>(entry));
+  if (problem.has_ball() && !is_in_domain(problem, z))
+    z.back() = static_cast<double>(std::nextafter(static_cast<float>(z.back() * (1 + 1e-7)), HUGE_VALF));
+}
+
+}  // namespace
+
+Attempt solve_class(const Problem& problem, std::int64_t k, const std::vector<std::int64_t>& rows, AuditSolver solver,
+                    double reach, bool precise) {
+  const std::size_t n = problem.columns();
+  const double bias_scale = problem.has_ball() ? problem.radius() : reach;
+  Points points(n);
+  std::vector<double> own(n), other(n);
+  problem.row(k, own.data());
+  double largest = 0;
+  std::vector<double> differences;
+  for (const std::int64_t i : rows) {
+    problem.row(i, other.data());
+    for (std::size_t j = 0; j < n; ++j) other[j] = own[j] - other[j];
+    if (problem.has_bias()) other[n - 1] /= bias_scale;
+    largest = std::max(largest, length_of(other.data(), n));
+    differences.insert(differences.end(), other.begin(), other.end());
+  }
+  const double scale = largest > 0 ? 1 / largest : 1;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    for (std::size_t j = 0; j < n; ++j) other[j] = differences[r * n + j] * scale;
+    points.add(rows[r], other);
+  }
+  if (problem.has_bias()) {
+    std::fill(other.begin(), other.end(), 0);
+    other[n - 1] = 1;
+    points.add(kBiasGenerator, other);
+  }
+  Attempt attempt;
+  if (points.size() == 0) {
+    attempt.has_witness = true;
+    attempt.z = own;
+    return attempt;
+  }
+  MinNorm found;
+  std::vector<double> z;
+  for (int tangents = 0;; ++tangents) {
+    const int count = static_cast<int>(points.size());
+    found = solver == AuditSolver::frank_wolfe ? frank_wolfe(points.gram(), count)
+                                               : min_norm_point(points.gram(), count, points.values(), n);
+    if (found.is_zero) break;
+    z = points.combination(found);
+    if (!problem.has_ball() || tangents == kMostTangents) break;
+    if (points.are_below(found)) {
+      found.is_zero = true;
+      break;
+    }
+    const double length = length_of(z.data(), n - 1);
+    if (z[n - 1] - length >= 0.25 * found.squared && z[n - 1] > length * (1 + 1e-6)) break;
+    for (std::size_t j = 0; j + 1 < n; ++j) other[j] = length > 0 ? -z[j] / length : 0;
+    other[n - 1] = 1;
+    points.add(kTangent, other);
+  }
+  if (found.is_zero && problem.has_ball() && !points.are_below(found)) points.lower(found);
+  if (found.is_zero) {
+    for (const int s : found.support) {
+      const std::int64_t name = points.name(static_cast<std::size_t>(s));
+      if (name == kTangent) continue;
+      attempt.rows.push_back(name);
+      attempt.weights.push_back(found.weights[static_cast<std::size_t>(s)]);
+    }
+    return attempt;
+  }
+  attempt.has_witness = true;
+  attempt.z = std::move(z);
+  const double longest = length_of(attempt.z.data(), n);
+  for (double& entry : attempt.z) entry /= longest;
+  if (problem.has_bias()) attempt.z[n - 1] /= bias_scale;
+  if (!precise) round_witness(problem, attempt.z);
+  return attempt;
+}
+
+}  // namespace tuiqiao::auditing

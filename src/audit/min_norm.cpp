@@ -1,0 +1,211 @@
+#include "audit/min_norm.h"
+
+#include <cblas.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace tuiqiao::auditing {
+
+namespace {
+
+// Of the largest squared length:
+constexpr double kZero = 1e-26;       // what rounding leaves of 0
+constexpr double kZeroGram = 1e-15;   // the same where only the Gram matrix tells
+constexpr double kShort = 1e-7;       // from here on the points tell more than the Gram matrix
+constexpr double kConverged = 1e-10;  // relative gap between the length and the bound on it
+constexpr double kNoWeight = 1e-13;
+
+/// The upper triangle R with R'R = 1 1' + G over the support, kept through additions and removals.
+class Factor {
+ public:
+  explicit Factor(int most) : most_(static_cast<std::size_t>(most)), r_(most_ * most_) {}
+
+  /// False where the new point depends on the others to rounding.
+  bool add(const std::vector<double>& products, double diagonal) {
+    double rest = diagonal;
+    double* column = r_.data() + size_ * most_;
+    for (std::size_t i = 0; i < size_; ++i) {
+      const double* other = r_.data() + i * most_;
+      double sum = products[i];
+      for (std::size_t j = 0; j < i; ++j) sum -= other[j] * column[j];
+      column[i] = sum / other[i];
+      rest -= column[i] * column[i];
+    }
+    if (rest <= 1e-14 * diagonal) return false;
+    column[size_++] = std::sqrt(rest);
+    return true;
+  }
+
+  void remove(std::size_t at) {
+    for (std::size_t k = at + 1; k < size_; ++k) std::copy_n(r_.data() + k * most_, k + 1, r_.data() + (k - 1) * most_);
+    --size_;
+    for (std::size_t k = at; k < size_; ++k) {
+      double& a = r_[k * most_ + k];
+      double& b = r_[k * most_ + k + 1];
+      const double length = std::hypot(a, b), c = a / length, s = b / length;
+      a = length;
+      b = 0;
+      for (std::size_t l = k + 1; l < size_; ++l) {
+        double& x = r_[l * most_ + k];
+        double& y = r_[l * most_ + k + 1];
+        const double turned = c * x + s * y;
+        y = c * y - s * x;
+        x = turned;
+      }
+    }
+  }
+
+  /// Weights of the shortest vector of the support's affine hull: R'R v = 1, scaled to sum 1.
+  std::vector<double> weights() const {
+    std::vector<double> v(size_);
+    for (std::size_t i = 0; i < size_; ++i) {
+      const double* column = r_.data() + i * most_;
+      double sum = 1;
+      for (std::size_t j = 0; j < i; ++j) sum -= column[j] * v[j];
+      v[i] = sum / column[i];
+    }
+    for (std::size_t i = size_; i-- > 0;) {
+      const double* column = r_.data() + i * most_;
+      v[i] /= column[i];
+      for (std::size_t j = 0; j < i; ++j) v[j] -= column[j] * v[i];
+    }
+    const double sum = std::accumulate(v.begin(), v.end(), 0.0);
+    for (double& w : v) w /= sum;
+    return v;
+  }
+
+ private:
+  std::size_t most_, size_ = 0;
+  std::vector<double> r_;
+};
+
+/// Products of the hull's vector with every point, by the points.
+std::vector<double> near_products_of(const double* points, std::size_t columns, std::size_t n,
+                                     const std::vector<int>& support, const std::vector<double>& weights,
+                                     double& squared) {
+  std::vector<double> x(columns, 0), h(n, 0);
+  for (std::size_t s = 0; s < support.size(); ++s) {
+    const double* point = points + static_cast<std::size_t>(support[s]) * columns;
+    for (std::size_t j = 0; j < columns; ++j) x[j] += weights[s] * point[j];
+  }
+  const int size = static_cast<int>(columns);
+  squared = cblas_ddot(size, x.data(), 1, x.data(), 1);
+  cblas_dgemv(CblasRowMajor, CblasNoTrans, static_cast<int>(n), size, 1, points, size, x.data(), 1, 0, h.data(), 1);
+  return h;
+}
+
+/// The same by the Gram matrix.
+std::vector<double> products_of(const std::vector<double>& gram, std::size_t n, const std::vector<int>& support,
+                                const std::vector<double>& weights) {
+  std::vector<double> h(n, 0);
+  for (std::size_t s = 0; s < support.size(); ++s) {
+    const double* row = gram.data() + static_cast<std::size_t>(support[s]) * n;
+    const double w = weights[s];
+    for (std::size_t j = 0; j < n; ++j) h[j] += w * row[j];
+  }
+  return h;
+}
+
+double squared_of(const std::vector<int>& support, const std::vector<double>& weights, const std::vector<double>& h) {
+  double sum = 0;
+  for (std::size_t s = 0; s < support.size(); ++s) sum += weights[s] * h[static_cast<std::size_t>(support[s])];
+  return sum;
+}
+
+}  // namespace
+
+MinNorm min_norm_point(const std::vector<double>& gram, int count, const double* points, std::size_t columns) {
+  const auto n = static_cast<std::size_t>(count);
+  const auto at = [&](int i, int j) { return gram[static_cast<std::size_t>(i) * n + static_cast<std::size_t>(j)]; };
+  double scale = 0;
+  int first = 0;
+  for (int i = 0; i < count; ++i) {
+    scale = std::max(scale, at(i, i));
+    if (at(i, i) < at(first, first)) first = i;
+  }
+  MinNorm result;
+  result.weights.assign(n, 0);
+  if (at(first, first) <= kZeroGram * kZeroGram * scale) {  // a point is the origin, or all of them are
+    result.weights[static_cast<std::size_t>(first)] = 1;
+    result.support = {first};
+    result.is_zero = true;
+    return result;
+  }
+  Factor factor(count);
+  std::vector<int> support{first};
+  std::vector<double> weights{1};
+  factor.add({}, 1 + at(first, first) / scale);
+  const int steps = 20 * count + 100;
+  for (int step = 0; step < steps; ++step) {
+    std::vector<double> h = products_of(gram, n, support, weights);
+    result.squared = squared_of(support, weights, h);
+    if (result.squared <= kShort * scale) h = near_products_of(points, columns, n, support, weights, result.squared);
+    result.is_zero = result.squared <= kZero * scale;
+    const int next = static_cast<int>(std::min_element(h.begin(), h.end()) - h.begin());
+    if (result.is_zero || h[static_cast<std::size_t>(next)] >= result.squared * (1 - kConverged)) break;
+    if (std::find(support.begin(), support.end(), next) != support.end()) break;  // rounding has the last word
+    std::vector<double> products(support.size());
+    for (std::size_t s = 0; s < support.size(); ++s) products[s] = 1 + at(next, support[s]) / scale;
+    if (!factor.add(products, 1 + at(next, next) / scale)) break;
+    support.push_back(next);
+    weights.push_back(0);
+    // Towards the shortest vector of the affine hull, dropping points whose weight would turn negative on the way.
+    for (;;) {
+      const std::vector<double> wanted = factor.weights();
+      double part = 1;
+      for (std::size_t s = 0; s < support.size(); ++s) {
+        if (wanted[s] <= kNoWeight) part = std::min(part, weights[s] / (weights[s] - wanted[s] + 1e-300));
+      }
+      for (std::size_t s = 0; s < support.size(); ++s) weights[s] += part * (wanted[s] - weights[s]);
+      if (*std::min_element(wanted.begin(), wanted.end()) > kNoWeight) break;
+      const std::size_t before = support.size();
+      for (std::size_t s = support.size(); s-- > 0 && support.size() > 1;) {
+        if (weights[s] > kNoWeight) continue;
+        factor.remove(s);
+        support.erase(support.begin() + static_cast<std::ptrdiff_t>(s));
+        weights.erase(weights.begin() + static_cast<std::ptrdiff_t>(s));
+      }
+      if (support.size() == before) break;
+    }
+  }
+  for (std::size_t s = 0; s < support.size(); ++s) result.weights[static_cast<std::size_t>(support[s])] = weights[s];
+  result.support = support;
+  return result;
+}
+
+MinNorm frank_wolfe(const std::vector<double>& gram, int count, int steps) {
+  const auto n = static_cast<std::size_t>(count);
+  MinNorm result;
+  result.weights.assign(n, 1 / static_cast<double>(n));
+  std::vector<double> h(n, 0);
+  double scale = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    scale = std::max(scale, gram[i * n + i]);
+    for (std::size_t j = 0; j < n; ++j) h[i] += gram[i * n + j] / static_cast<double>(n);
+  }
+  result.squared = std::accumulate(h.begin(), h.end(), 0.0) / static_cast<double>(n);
+  for (int step = 0; step < steps; ++step) {
+    const auto next = static_cast<std::size_t>(std::min_element(h.begin(), h.end()) - h.begin());
+    result.is_zero = result.squared <= kZeroGram * scale;
+    if (result.is_zero || h[next] > 0.5 * result.squared) break;
+    const double towards = result.squared - h[next];
+    const double length = result.squared - 2 * h[next] + gram[next * n + next];
+    const double part = std::clamp(towards / length, 0.0, 1.0);
+    for (std::size_t j = 0; j < n; ++j) {
+      result.weights[j] *= 1 - part;
+      h[j] += part * (gram[next * n + j] - h[j]);
+    }
+    result.weights[next] += part;
+    result.squared = 0;
+    for (std::size_t j = 0; j < n; ++j) result.squared += result.weights[j] * h[j];
+  }
+  for (int j = 0; j < count; ++j) {
+    if (result.weights[static_cast<std::size_t>(j)] > 0) result.support.push_back(j);
+  }
+  return result;
+}
+
+}  // namespace tuiqiao::auditing
