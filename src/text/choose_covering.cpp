@@ -153,7 +153,6 @@ class Follower {
   /// The byte of largest weight, or the end. Only as many tokens are looked at as settle it.
   std::optional<std::size_t> best_next() {
     const Tally t = tally();
-    least_ = kWorthReading * unchecked_ * t.total;
     std::array<double, 257> most = t.next;  // without what was found not to be canonical
     std::array<std::optional<std::vector<Next>>, 256> tokens;
     std::array<std::size_t, 257> looked{};
@@ -162,12 +161,18 @@ class Follower {
       const auto best = static_cast<std::size_t>(std::max_element(most.begin(), most.end()) - most.begin());
       if (!(most[best] > 0)) return std::nullopt;
       if (best == kEnd) return best;
-      double second = 0;
-      for (std::size_t i = 0; i < most.size(); ++i) second = i == best ? second : std::max(second, most[i]);
+      double second = 0, total = 0;
+      for (std::size_t i = 0; i < most.size(); ++i) {
+        total += most[i];
+        second = i == best ? second : std::max(second, most[i]);
+      }
       if (!tokens[best]) tokens[best] = tokens_with(best);
       const std::vector<Next>& list = *tokens[best];
       std::size_t& at = looked[best];
-      while (at < list.size() && sure[best] < second && most[best] - sure[best] > unchecked_ * t.total) {
+      const auto settled = [&] {
+        return sure[best] > 0 && (sure[best] >= second || most[best] - sure[best] <= unchecked_ * total);
+      };
+      while (at < list.size() && !settled()) {
         const Next& next = list[at++];
         if (canonical(next.node, next.token)) {
           sure[best] += next.weight;
@@ -177,7 +182,9 @@ class Follower {
         if (most[best] < second) break;
       }
       if (at == list.size()) most[best] = sure[best];
-      if (most[best] >= second && most[best] > 0) return best;
+      if (most[best] < second || !(most[best] > 0)) continue;
+      least_ = kWorthReading * unchecked_ * most[best];
+      return best;
     }
   }
 

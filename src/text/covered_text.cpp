@@ -230,6 +230,7 @@ Candidates check_heaviest(CoveredText& text, double unchecked, double reference,
       found.canonical.push_back(c);
     } else {
       wrong += c.weight;
+      found.wrong.push_back(c);
     }
   }
   // Where all were looked at, what rounding leaves open is nothing.

@@ -110,6 +110,7 @@ struct Candidate {
 struct Candidates {
   double reference = 0;              ///< log-probability that weights are relative to
   std::vector<Candidate> canonical;  ///< that were looked at and are so, heaviest first
+  std::vector<Candidate> wrong;      ///< that were looked at and are not
   double total = 0;                  ///< weight of all but those that were looked at and are not canonical
   double unchecked = 0;              ///< part of `total` that was not looked at
 };

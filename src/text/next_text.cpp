@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -86,13 +87,21 @@ NextBytes next_bytes(Decoder& decoder, Branch branch, std::span<const Token> bef
   Reader reader(decoder, branch, before, text, options);
   const Following all = following(reader.text, options.unchecked);
   NextBytes next;
-  double checked = all.end;
-  for (const Candidate& c : all.candidates.canonical) checked += c.weight;
-  if (!(checked > 0)) return next;
-  for (const Candidate& c : all.candidates.canonical) {
-    next.probability[static_cast<unsigned char>(reader.beyond(c).front())] += c.weight / checked;
+  if (!(all.total() > 0)) return next;
+  std::set<std::pair<std::size_t, Token>> wrong;
+  for (const Candidate& c : all.candidates.wrong) wrong.insert({c.prefix, c.token});
+  double total = all.end;
+  for (std::size_t i = 0; i < reader.text.prefixes().size(); ++i) {
+    const Weighed& prefix = reader.text.prefixes()[i];
+    for (const Token token : reader.text.candidates(prefix)) {
+      if (decoder.vocabulary().ends(token) || wrong.contains({i, token})) continue;
+      const double weight = std::exp(prefix.with(token) - all.candidates.reference);
+      total += weight;
+      next.probability[static_cast<unsigned char>(reader.beyond({weight, i, token}).front())] += weight;
+    }
   }
-  next.end = all.end / checked;
+  for (double& p : next.probability) p /= total;
+  next.end = all.end / total;
   next.unchecked_mass = all.unchecked_share();
   return next;
 }

@@ -93,7 +93,8 @@ struct HealResult {
 HealResult heal(Decoder& decoder, Branch branch, std::span<const Token> before, std::string_view text,
                 const HealOptions& options);
 
-/// The exact distribution over what comes after a text that may end anywhere.
+/// The exact distribution over what comes after a text that may end anywhere. What was not looked at counts as if it
+/// were canonical, which most of it is: each probability is off by `unchecked_mass` at most.
 struct NextBytes {
   std::array<double, 256> probability{};
   double end = 0;             ///< probability that the text ends here

@@ -1,0 +1,173 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "llama_fixtures.h"
+#include "tuiqiao/error.h"
+#include "tuiqiao/text/generate.h"
+#include "tuiqiao/text/healing.h"
+#include "tuiqiao/text/nbce.h"
+
+namespace tuiqiao {
+namespace {
+
+using test::Layout;
+using test::tiny;
+
+std::vector<Token> beginning(const Vocabulary& vocabulary) {
+  return vocabulary.begin() ? std::vector<Token>{*vocabulary.begin()} : std::vector<Token>{};
+}
+
+/// What is generated after a prompt, healed.
+std::string continued(const LlamaModel& model, const std::string& prompt, HealMode mode, int tokens = 1) {
+  LlamaDecoderOptions with;
+  with.max_branches = 24;
+  with.window = 256;
+  with.cells = 2048;
+  LlamaDecoder decoder(model, with);
+  const Branch branch = decoder.open();
+  HealOptions options;
+  options.mode = mode;
+  const HealResult result = heal(decoder, branch, beginning(model.vocabulary()), prompt, options);
+  std::string text = result.bytes;
+  decoder.extend({branch, result.tokens, Rows::last});
+  GenerateOptions generating;
+  generating.max_tokens = tokens;
+  generate(decoder, branch, generating, [&](const Choice& c) { text += model.vocabulary().bytes(c.token); });
+  return text;
+}
+
+TEST(HealingGemma, FindsWordsThatThePromptCut) {
+  TUIQIAO_REAL_MODEL(model);
+  EXPECT_TRUE(continued(model, "这台服务", HealMode::exact).starts_with("器"));
+  EXPECT_FALSE(continued(model, "这台服务", HealMode::off).starts_with("器"));
+  EXPECT_TRUE(continued(model, "变量的类型是字符", HealMode::exact).starts_with("串"));
+  EXPECT_FALSE(continued(model, "变量的类型是字符", HealMode::off).starts_with("串"));
+  EXPECT_TRUE(continued(model, "The quick brown fox jum", HealMode::exact).starts_with("ps over"));
+  EXPECT_FALSE(continued(model, "The quick brown fox jum", HealMode::off).starts_with("ps"));
+  EXPECT_TRUE(continued(model, "import num", HealMode::exact).starts_with("py"));
+  EXPECT_TRUE(continued(model, "see https://www.exam", HealMode::exact).starts_with("ple."));
+  const std::string spaced = continued(model, "The cat sat on the ", HealMode::exact);
+  EXPECT_TRUE(!spaced.empty() && spaced.front() >= 'a' && spaced.front() <= 'z') << spaced;
+  // Inside an emoji: the bytes that complete it come first.
+  const std::string emoji = continued(model, "I am so happy! \xF0\x9F\x98", HealMode::exact);
+  ASSERT_FALSE(emoji.empty());
+  EXPECT_EQ(static_cast<unsigned char>(emoji.front()) & 0xC0U, 0x80U);
+}
+
+TEST(HealingGemma, TheTokensThatHealAreNotAmongThoseAfterTheNaivePrompt) {
+  TUIQIAO_REAL_MODEL(model);
+  LlamaDecoderOptions with;
+  with.window = 64;
+  for (const auto& [prompt, next] :
+       {std::pair<std::string, std::string>{"请重启服务", "器"}, {"变量的类型是字符", "串"}}) {
+    LlamaDecoder decoder(model, with);
+    const Branch branch = decoder.open();
+    std::vector<Token> tokens = test::joined(beginning(model.vocabulary()), model.vocabulary().tokenize(prompt));
+    decoder.extend({branch, tokens, Rows::last});
+    const test::LogRow row = test::copy_row(decoder.row(branch));
+    const std::vector<Token> wanted = model.vocabulary().tokenize(next);
+    ASSERT_EQ(wanted.size(), 1U);
+    const auto better = std::count_if(row.begin(), row.end(),
+                                      [&](double p) { return p > row[static_cast<std::size_t>(wanted.front())]; });
+    EXPECT_GE(better, 5) << prompt;
+  }
+}
+
+TEST(HealingGemma, TheBytesOfATextMultiplyToItsProbability) {
+  TUIQIAO_REAL_MODEL(model);
+  LlamaDecoderOptions with;
+  with.max_branches = 24;
+  with.window = 64;
+  with.cells = 1024;
+  LlamaDecoder decoder(model, with);
+  const std::vector<Token> before = beginning(model.vocabulary());
+  const std::string text = "import sys\n服务器";
+  constexpr std::size_t kStart = 7;
+  const auto with_branch = [&](auto&& work) {
+    const Branch branch = decoder.open();
+    work(branch);
+    decoder.close(branch);
+  };
+  double sum = 0, unchecked = 0;
+  for (std::size_t k = kStart; k < text.size(); ++k) {
+    with_branch([&](Branch branch) {
+      const NextBytes next = next_bytes(decoder, branch, before, text.substr(0, k), {});
+      sum += std::log(next.probability[static_cast<unsigned char>(text[k])]);
+      unchecked += next.unchecked_mass;
+    });
+  }
+  TextScore score;
+  with_branch([&](Branch branch) {
+    score = score_continuation(decoder, branch, before, text.substr(0, kStart), text.substr(kStart), {});
+  });
+  // What was not looked at may belong to another byte, and the model gives some probability to what no tokenizer makes.
+  constexpr double kLeak = 0.01;  // of it, a byte
+  EXPECT_NEAR(sum, (score.lower + score.upper) / 2,
+              (score.upper - score.lower) / 2 + unchecked + kLeak * static_cast<double>(text.size() - kStart));
+}
+
+/// Any model, and any way to keep its branches.
+class HealingLlama : public testing::TestWithParam<Layout> {};
+
+TEST_P(HealingLlama, FewerForksNeedMoreBatchesForTheSame) {
+  const LlamaModel& model = tiny(GetParam().model);
+  for (const std::string prompt : {"the quick br", "a \xE6\x9C", "x = foo(ba"}) {
+    std::vector<HealResult> results;
+    for (const int forks : {16, 2, 1}) {
+      LlamaDecoderOptions with;
+      with.max_branches = 17;
+      with.window = 96;
+      with.streams = GetParam().streams;
+      with.threads = 1;
+      LlamaDecoder decoder(model, with);
+      HealOptions options;
+      options.max_forks = forks;
+      options.unchecked = 1e-3;
+      results.push_back(heal(decoder, decoder.open(), beginning(model.vocabulary()), prompt, options));
+    }
+    for (const HealResult& result : results) {
+      EXPECT_EQ(result.tokens, results.front().tokens);
+      EXPECT_NEAR(result.statistics.prefix_logprob, results.front().statistics.prefix_logprob, 2e-3);
+      EXPECT_GE(result.statistics.batches, results.front().statistics.batches);
+    }
+  }
+}
+
+TEST_P(HealingLlama, HealsOverPooledContexts) {
+  const LlamaModel& model = tiny(GetParam().model);
+  const Vocabulary& vocabulary = model.vocabulary();
+  std::vector<HealResult> results;
+  for (const int groups : {9, 2}) {  // 2: one fork at a time
+    LlamaDecoderOptions with;
+    with.max_branches = 3 * groups;
+    with.window = 128;
+    with.streams = GetParam().streams;
+    with.threads = 1;
+    LlamaDecoder decoder(model, with);
+    const std::vector<std::vector<Token>> texts{test::random_tokens(vocabulary, 3, 1),
+                                                test::random_tokens(vocabulary, 9, 2),
+                                                test::random_tokens(vocabulary, 20, 3)};
+    const std::vector<Branch> trunks = decoder.read(texts);
+    PoolingOptions pooling;
+    pooling.top_p = 1;
+    NbceDecoder pooled(decoder, trunks, pooling);
+    const std::vector<Token> before = vocabulary.tokenize("so ");
+    results.push_back(heal(pooled, NbceDecoder::trunk(), before, "the quick br", {}));
+    const HealResult& result = results.back();
+    ASSERT_FALSE(result.tokens.empty());
+    pooled.extend({NbceDecoder::trunk(), result.tokens, Rows::last});
+    EXPECT_NO_THROW(pooled.row(NbceDecoder::trunk()));
+    EXPECT_TRUE(std::isfinite(result.statistics.prefix_logprob));
+  }
+  EXPECT_EQ(results[0].tokens, results[1].tokens);
+  EXPECT_NEAR(results[0].statistics.prefix_logprob, results[1].statistics.prefix_logprob, 1e-2);
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, HealingLlama,
+                         testing::Values(Layout{"tiny-llama", false}, Layout{"tiny-gemma3", false},
+                                         Layout{"tiny-bpe", false}, Layout{"tiny-mamba", false},
+                                         Layout{"tiny-llama", true}, Layout{"tiny-gemma3", true}));
+
+}  // namespace
+}  // namespace tuiqiao
