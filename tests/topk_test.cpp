@@ -356,6 +356,13 @@ TEST(SmoothTopk, ReportsStagesAndHonoursAStop) {
   EXPECT_THROW(smooth_topk<double>({x.data(), 6, 1}, std::array{0.5}, options, {p.data(), 6, 1}), Interrupted);
 }
 
+TEST(SmoothTopk, OfAllEntriesHasItsLogZInPlaceToo) {
+  Values x{10, 20, 30};
+  const auto rows =
+      smooth_topk<double>({x.data(), 1, 3}, std::array{3.0}, options_of(TopkMethod::gradient, 1), {x.data(), 1, 3});
+  EXPECT_EQ(rows[0].log_z, 60);
+}
+
 TEST(SmoothTopk, NamesGoBothWays) {
   for (const TopkMethod method : kMethods) EXPECT_EQ(topk_method_from_name(name(method)), method);
   EXPECT_THROW(topk_method_from_name("softmax"), std::invalid_argument);

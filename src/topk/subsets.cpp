@@ -198,17 +198,17 @@ std::vector<Complex> tilt_series(const Nodes& nodes, std::size_t j) {
   return series;
 }
 
-/// The square of a series in T_m, of one degree more than twice its own.
-std::vector<Complex> squared(const std::vector<Complex>& series) {
-  std::vector<Complex> square(2 * series.size(), 0);
-  for (std::size_t a = 0; a < series.size(); ++a) {
-    for (std::size_t b = 0; b < series.size(); ++b) {
-      const Complex half = 0.5 * series[a] * series[b];
-      square[a + b] += half;
-      square[a > b ? a - b : b - a] += half;
-    }
+/// (r / p)^2: with P = (1 - w^2) / (1 - 2 w u + w^2), P^2 is a combination of P and w dP/dw.
+std::vector<Complex> squared_series(const Nodes& nodes, std::size_t j) {
+  std::vector<Complex> series(nodes.degree + 1);
+  const double half = std::cos(nodes.theta(j) / 2);
+  const Complex turn(0, -nodes.quarter(j));
+  Complex power = std::polar(1.0, nodes.theta(j));
+  for (std::size_t m = 0; m < series.size(); ++m) {
+    series[m] = m == 0 ? half * power : 2 * (static_cast<double>(m) + half) * power;
+    power *= turn;
   }
-  return square;
+  return series;
 }
 
 /// Adds the real part of weight times a series, cut to the length of the sum.
@@ -290,7 +290,7 @@ void take_pairs(const Tilted& tilted, std::span<const double> v, std::span<doubl
   for (std::size_t j = 0; j < sums.size(); ++j) {
     const std::vector<Complex> series = tilt_series(nodes, j);
     add_weighted(with_sum, tilted.weights[j] * sums[j], series);
-    add_weighted(square, tilted.weights[j], squared(series));
+    add_weighted(square, tilted.weights[j], squared_series(nodes, j));
   }
   const std::vector<double> alone = marginal_series(tilted);
   for_each_block(v.size(), [&](std::size_t, std::size_t from, std::size_t size) {

@@ -184,12 +184,13 @@ SmoothTopkRow solve(std::int64_t number, TopkMethod method, std::span<const R> x
   if (k <= infinite || takes_all) {
     // Nothing is left to choose among finite entries.
     const double share = k >= infinite ? 1 : k / infinite, rest = k > infinite ? 1 : 0;
-    for (std::size_t i = 0; i < x.size(); ++i) p[i] = static_cast<R>(std::isfinite(x[i]) ? rest : x[i] > 0 ? share : 0);
     if (has_threshold) result.threshold = k > infinite ? -kInfinity : kInfinity;
     if (method == TopkMethod::gradient && contents.infinite == 0 && tau > kLeastTau) {
       result.log_z = 0;
       for (const R v : x) result.log_z += std::isfinite(v) && k > 0 ? static_cast<double>(v) / tau : 0;
     }
+    // Last, since p may be x.
+    for (std::size_t i = 0; i < x.size(); ++i) p[i] = static_cast<R>(std::isfinite(x[i]) ? rest : x[i] > 0 ? share : 0);
     return result;
   }
   if (!(tau > kLeastTau)) {
