@@ -41,7 +41,7 @@ struct Arguments {
   std::vector<std::string> questions;
   std::string answer_prefix;
   std::string template_name;
-  std::string pool = "min_entropy", beta = "0.25", kv = "auto";
+  std::string pool = "min_entropy", beta = "0.25", kv = "auto", heal = "exact";
   AnsweringOptions options;
   LlamaModelOptions model_options;
   std::string cache;
@@ -264,6 +264,7 @@ void settle(Arguments& arguments, const std::stop_token& stop) {
   AnsweringOptions& options = arguments.options;
   options.pooling.pooling = pooling_from_name(arguments.pool);
   options.kv = kv_layout_from_name(arguments.kv);
+  options.heal.mode = heal_mode_from_name(arguments.heal, options.heal.back);
   options.pooling.beta_auto = arguments.beta == "auto";
   if (!options.pooling.beta_auto) options.pooling.beta = std::strtod(arguments.beta.c_str(), nullptr);
   if (arguments.abstain) options.abstain = arguments.rule;
@@ -439,6 +440,13 @@ Run add_generate(CLI::App& app) {
       ->check(not_empty());
   prompt("--answer-prefix", a.answer_prefix, "TEXT",
          "What the answer begins with, where --questions says nothing else");
+  prompt("--heal", a.heal, "MODE",
+         "How to go on where --answer-prefix ends inside a token: 'exact', by the model's distribution over texts that "
+         "begin so; 'one' or 'back=N' tokens back; 'off' [exact]")
+      ->check(named([](const std::string& text) {
+        int back = 0;
+        heal_mode_from_name(text, back);
+      }));
   prompt("--questions", a.questions_json, "FILE", "JSON array of strings or of objects {question, prefix}")
       ->check(not_empty());
   flag("Prompt", "--show-prompts", a.show_prompts, "Print what the model is given (on standard error)");

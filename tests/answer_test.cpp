@@ -292,8 +292,23 @@ TEST(AnswerJson, SummaryHasEveryField) {
   answer.tokens_per_second = 30;
   EXPECT_TRUE(Json::parse(summary_json(answer))["summary"].at("cache").is_null());
   answer.cache = StateStore::Statistics{3, 1, 2, 0, 3000, 5000};
+  EXPECT_TRUE(Json::parse(summary_json(answer))["summary"].at("healing").is_null());
+  HealStatistics& healing = answer.healing.emplace();
+  healing = {HealMode::back, 2, 7, 5, 1, 40, -3.5, 0.01, std::nan(""), 12};
+  answer.heal_back = 4;
   const Json json = Json::parse(summary_json(answer));
   const Json expected = {
+      {"healing",
+       {{"mode", "back=4"},
+        {"tokens_removed", 2},
+        {"bytes", 7},
+        {"branches", 5},
+        {"batches", 1},
+        {"chosen_split", 40},
+        {"prefix_logprob", -3.5},
+        {"unchecked_mass", 0.01},
+        {"bits_saved", nullptr},
+        {"tokenisations", 12}}},
       {"question", "What?"},
       {"prefix", "It is"},
       {"answer", "a 锄b"},

@@ -400,7 +400,9 @@ TEST_P(Answering, SaysWhenTheContextsNeverDisagree) {
 }
 
 TEST_P(Answering, ContinuesTheQuestionWithoutDocuments) {
-  const auto answers = answer_questions(model(), {}, questions, options());
+  AnsweringOptions naive = options();
+  naive.heal.mode = HealMode::off;
+  const auto answers = answer_questions(model(), {}, questions, naive);
   ASSERT_EQ(answers.size(), 3U);
   const std::vector<Token> begin = empty_prompt(options().prompt, model().vocabulary());
   for (std::size_t q = 0; q < questions.size(); ++q) {
@@ -413,6 +415,46 @@ TEST_P(Answering, ContinuesTheQuestionWithoutDocuments) {
     EXPECT_EQ(answers[q].tokens[0].id, best_token(row));
     EXPECT_NEAR(answers[q].tokens[0].logprob, row[static_cast<std::size_t>(best_token(row))], kBatchShapeNats);
   }
+}
+
+TEST_P(Answering, HealsTheBeginningOfAnAnswer) {
+  const Question cut{"Where?", "It lies on the mountai"};
+  for (const bool pooled : {false, true}) {
+    for (const HealMode mode : {HealMode::exact, HealMode::one, HealMode::back}) {
+      AnsweringOptions with = options();
+      with.heal.mode = mode;
+      for (const int most : {1, 6}) {
+        with.generate.max_tokens = most;
+        const auto answers = answer_questions(model(), pooled ? documents : std::vector<Document>(), {cut, cut}, with);
+        ASSERT_TRUE(answers[0].healing);
+        const HealStatistics& healing = *answers[0].healing;
+        EXPECT_EQ(healing.mode, mode);
+        EXPECT_LE(answers[0].tokens.size(), static_cast<std::size_t>(most));
+        if (mode == HealMode::exact) {
+          EXPECT_GT(healing.branches, 0);
+          EXPECT_LE(healing.prefix_logprob, 0);
+          EXPECT_GE(healing.bits_saved, 0);
+        }
+        ASSERT_FALSE(answers[0].tokens.empty());
+        const AnswerToken& first = answers[0].tokens[0];
+        EXPECT_LE(first.logprob, 0);
+        EXPECT_EQ(first.context >= 0, pooled);
+        // The token's bytes are those beyond the prompt.
+        const std::string whole(model().vocabulary().bytes(first.id));
+        EXPECT_TRUE(whole.ends_with(first.bytes));
+        EXPECT_FALSE(first.bytes.empty());
+        // The second question finds the trunk as the first did.
+        EXPECT_EQ(answers[1].tokens[0].bytes, first.bytes);
+        EXPECT_NE(summary_json(answers[0]).find("\"tokens_removed\":"), std::string::npos);
+      }
+    }
+  }
+}
+
+TEST_P(Answering, HasNothingToHealAfterATemplate) {
+  const auto answers = answer_questions(model(), documents, {{"Where?", ""}}, options());
+  EXPECT_FALSE(answers[0].healing);
+  EXPECT_NE(summary_json(answers[0]).find("\"healing\":null"), std::string::npos);
 }
 
 TEST_P(Answering, LayoutsAgree) {

@@ -211,7 +211,7 @@ TEST_P(Healing, DrawsCoveringsByTheirProbability) {
     if (cases++ % 9 != 0) return;  // 1e5 draws each
     Coverings coverings(*world.learnt.vocabulary(), start);
     Trunk trunk(decoder, decoder.open(), 0);
-    CoveredText text(trunk, std::array{world.learnt.begin()}, coverings, 0, 0, false);
+    CoveredText text(trunk, std::array{world.learnt.begin()}, coverings, 0, 0, 0, false);
     std::map<std::vector<Token>, double> expected;
     for (const auto& whole : world.distribution.texts()) {
       if (!whole.bytes.starts_with(start)) continue;

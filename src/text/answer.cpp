@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "bytes_text.h"
@@ -101,6 +102,26 @@ std::string token_json(const Answer& answer, const AnswerToken& token, std::stri
   return json.dump();
 }
 
+namespace {
+
+Json healing_json(const HealStatistics& healing, int back) {
+  const auto number = [](double value) { return std::isfinite(value) ? Json(value) : Json(); };
+  Json json;
+  json["mode"] = name(healing.mode, back);
+  json["tokens_removed"] = healing.tokens_removed;
+  json["bytes"] = healing.bytes;
+  json["branches"] = healing.branches;
+  json["batches"] = healing.batches;
+  json["chosen_split"] = healing.chosen_split;
+  json["prefix_logprob"] = number(healing.prefix_logprob);
+  json["unchecked_mass"] = healing.unchecked_mass;
+  json["bits_saved"] = number(healing.bits_saved);
+  json["tokenisations"] = healing.tokenisations;
+  return json;
+}
+
+}  // namespace
+
 std::string summary_json(const Answer& answer) {
   Json summary;
   summary["question"] = valid_utf8(answer.question);
@@ -125,6 +146,7 @@ std::string summary_json(const Answer& answer) {
   summary["tokens_per_second"] = answer.tokens_per_second;
   summary["peak_rss_bytes"] = answer.peak_rss_bytes;
   summary["cache"] = answer.cache ? cache_json(*answer.cache) : Json();
+  summary["healing"] = answer.healing ? healing_json(*answer.healing, answer.heal_back) : Json();
   Json json;
   json["summary"] = std::move(summary);
   return json.dump();

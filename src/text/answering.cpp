@@ -108,14 +108,47 @@ bool abstains(const AbstainRule& rule, double divergence_bits, double entropy_na
          (rule.max_entropy_nats > 0 && entropy_nats > rule.max_entropy_nats);
 }
 
-/// The decoder and branches that one run uses: `source` is the pooled one where there are documents.
-struct Engine {
+/// The decoder that one run uses, and its branches: without context, and one a context.
+struct Reading {
   std::unique_ptr<LlamaDecoder> decoder;
-  std::unique_ptr<NbceDecoder> pooled;
-  Branch trunk = 0;
-
-  Decoder& source() const { return pooled ? static_cast<Decoder&>(*pooled) : *decoder; }
+  std::vector<Branch> trunks;
 };
+
+/// What answers one question: `source` is the pooled decoder where there are documents.
+struct Engine {
+  LlamaDecoder* decoder = nullptr;
+  std::unique_ptr<NbceDecoder> pooled;
+  std::unique_ptr<NbceDecoder> uncut;  ///< the same branches with whole rows: tokens of a prompt need not be probable
+  Branch branch = 0;                   ///< of either
+
+  Engine(const Reading& reading, std::span<const Branch> trunks, const PoolingOptions& pooling)
+      : decoder(reading.decoder.get()), branch(trunks.front()) {
+    if (trunks.size() == 1) return;
+    pooled = std::make_unique<NbceDecoder>(*decoder, trunks, pooling);
+    PoolingOptions whole = pooling;
+    whole.top_p = 1;
+    uncut = std::make_unique<NbceDecoder>(*decoder, trunks, whole);
+    branch = NbceDecoder::trunk();
+  }
+  Decoder& source() const { return pooled ? static_cast<Decoder&>(*pooled) : *decoder; }
+  Decoder& healer() const { return uncut ? static_cast<Decoder&>(*uncut) : *decoder; }
+};
+
+constexpr int kMostHealForks = 8;
+constexpr std::int64_t kMostHealCells = 8192;  // more memory than the answers need, for forks
+constexpr std::int64_t kHealTail = 64;         // tokens that a fork adds, about
+
+/// How many forks of all contexts healing gets at once; 0 where there is nothing to heal or no room.
+int forks_for(const std::vector<OpenPrompt>& asked, const HealOptions& heal, int contexts, std::int64_t longest) {
+  const bool heals = heal.mode != HealMode::off &&
+                     std::any_of(asked.begin(), asked.end(), [](const OpenPrompt& open) { return !open.text.empty(); });
+  if (!heals) return 0;
+  const int free = kMaxLlamaBranches / contexts - (asked.size() > 1 ? 2 : 1);
+  const std::int64_t affordable = kMostHealCells / (contexts * (longest + kHealTail));
+  const std::int64_t wanted =
+      heal.mode == HealMode::exact ? std::clamp<std::int64_t>(affordable, 1, kMostHealForks) : 1;
+  return static_cast<int>(std::clamp<std::int64_t>(free, 0, wanted));
+}
 
 /// Streams to make for so many branches. llama.cpp loads a state only into as many streams as it was saved from, so a
 /// few sizes serve all: a document read among 16 is not read again among 12 or 20.
@@ -126,11 +159,14 @@ int stream_count(int branches) {
   return kMaxLlamaBranches;
 }
 
+/// Cells that a fork may have of its own: those of layers that slide, which have a window of 4096 tokens at most.
+constexpr std::int64_t kMostWindow = 4096;
+
 /// How the decoder must be made for these texts.
 LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts, std::int64_t tail, bool several,
-                                    const AnsweringOptions& options, int window) {
+                                    int forks, const AnsweringOptions& options, int window) {
   LlamaDecoderOptions with;
-  const int branches = static_cast<int>(texts.size()) * (several ? 2 : 1);
+  const int branches = static_cast<int>(texts.size()) * ((several ? 2 : 1) + forks);
   with.max_branches = branches;
   with.flash_attention = options.flash_attention;
   with.threads = options.threads;
@@ -139,6 +175,8 @@ LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts
   for (const auto& text : texts) {
     // A question that is not the last reads a copy of each branch. Layers that slide give it cells of its own.
     with.cells += (static_cast<std::int64_t>(text.size()) + tail) * (several ? 2 : 1);
+    with.cells +=
+        (std::min<std::int64_t>(static_cast<std::int64_t>(text.size()) + tail, kMostWindow) + kHealTail) * forks;
     longest = std::max(longest, static_cast<std::int64_t>(text.size()) + tail);
   }
   constexpr std::int64_t kPad = 256;  // llama.cpp rounds each buffer up to this
@@ -154,29 +192,28 @@ LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts
   return with;
 }
 
-Engine read_all(const LlamaModel& model, const std::vector<Context>& contexts, std::size_t longest_question,
-                bool several, const AnsweringOptions& options, const PoolingOptions& pooling, int window,
-                StateStore* store, const Progress& progress, const AnsweringEvents& events) {
+Reading read_all(const LlamaModel& model, const std::vector<Context>& contexts, std::size_t longest_question,
+                 bool several, int forks, const AnsweringOptions& options, int window, StateStore* store,
+                 const Progress& progress, const AnsweringEvents& events) {
   std::vector<std::vector<Token>> texts{empty_prompt(options.prompt, model.vocabulary())};
   for (const Context& context : contexts) texts.push_back(context.tokens);
 
   const auto tail = static_cast<std::int64_t>(longest_question) + options.generate.max_tokens;
-  Engine engine;
-  engine.decoder = std::make_unique<LlamaDecoder>(model, decoder_options(texts, tail, several, options, window));
-  const std::vector<Branch> trunks = engine.decoder->read(texts, store, progress, events.note);
-  engine.trunk = trunks.front();
-  if (!contexts.empty()) {
-    engine.pooled = std::make_unique<NbceDecoder>(*engine.decoder, trunks, pooling);
-    engine.trunk = NbceDecoder::trunk();
-  }
-  return engine;
+  Reading reading;
+  reading.decoder =
+      std::make_unique<LlamaDecoder>(model, decoder_options(texts, tail, several, forks, options, window));
+  reading.trunks = reading.decoder->read(texts, store, progress, events.note);
+  return reading;
 }
 
-/// Where the latest row of `branch` came from.
-AnswerToken source_of(const Engine& engine, Branch branch, const Row& row) {
+/// Where a row of `branch` came from: the latest, or so many before it.
+AnswerToken source_of(const Decoder& source, const NbceDecoder* pooled, Branch branch, std::size_t before = 0) {
   AnswerToken token;
-  if (engine.pooled) {
-    const PoolingResult& step = engine.pooled->steps(branch).back();
+  const std::span<const Row> rows = source.rows(branch);
+  const Row& row = rows[rows.size() - 1 - before];
+  if (pooled) {
+    const auto steps = pooled->steps(branch);
+    const PoolingResult& step = steps[steps.size() - 1 - before];
     token.context = step.context;
     token.entropy_nats = step.entropies_nats[static_cast<std::size_t>(step.context)];
   } else {
@@ -196,8 +233,9 @@ bool has_stop(const PromptTemplate& prompt, std::string_view text) {
 /// one is no white space: a space before a number tells nothing about the documents.
 class Recorder {
  public:
-  Recorder(const Engine& engine, Branch branch, const AnsweringOptions& options, const AnsweringEvents& events,
-           Answer& answer)
+  /// `first` is the branch whose row decides whether the documents answer: that of the unhealed prompt.
+  Recorder(const Engine& engine, Branch branch, Branch first, const AnsweringOptions& options,
+           const AnsweringEvents& events, Answer& answer)
       : engine_(engine),
         branch_(branch),
         options_(options),
@@ -206,26 +244,28 @@ class Recorder {
         decided_(!engine.pooled),
         agreed_(engine.pooled && engine.pooled->contexts() > 1) {
     if (!engine_.pooled) return;
-    note_signals();
-    compare();
+    note_signals(first);
+    compare(first);
   }
 
   void take(const Choice& choice) {
-    compare();
-    AnswerToken token = source_of(engine_, branch_, *choice.row);
+    compare(branch_);
+    AnswerToken token = source_of(engine_.source(), engine_.pooled.get(), branch_);
     token.id = choice.token;
     token.bytes = engine_.source().vocabulary().bytes(choice.token);
     token.logprob = choice.logprob;
     if (!decided_ && !is_blank(token.bytes)) {
-      note_signals();
+      note_signals(branch_);
       decide();
     }
-    // A blank that ends the answer is no part of it.
-    if (answer_.abstained || (is_blank(token.bytes) && has_stop(options_.prompt, token.bytes))) return;
-    held_.push_back(token);
-    if (decided_ || !options_.abstain) release();
+    keep(token);
   }
 
+  /// The token that healing chose, by the signals of the unhealed prompt.
+  void take_healed(const AnswerToken& token) {
+    if (!decided_ && !is_blank(token.bytes)) decide();
+    keep(token);
+  }
   /// The text is over.
   void finish() {
     if (!decided_) decide();
@@ -236,12 +276,19 @@ class Recorder {
   bool agreed() const { return agreed_; }
 
  private:
-  /// Costs nothing from the first token on at which the contexts differ.
-  void compare() { agreed_ = agreed_ && engine_.pooled->contexts_agree(branch_, kAgreementBits); }
+  void keep(const AnswerToken& token) {
+    // A blank that ends the answer is no part of it.
+    if (answer_.abstained || (is_blank(token.bytes) && has_stop(options_.prompt, token.bytes))) return;
+    held_.push_back(token);
+    if (decided_ || !options_.abstain) release();
+  }
 
-  void note_signals() {
-    answer_.first_entropy_nats = source_of(engine_, branch_, engine_.source().row(branch_)).entropy_nats;
-    answer_.first_divergence_bits = engine_.pooled->divergence_bits(branch_);
+  /// Costs nothing from the first token on at which the contexts differ.
+  void compare(Branch branch) { agreed_ = agreed_ && engine_.pooled->contexts_agree(branch, kAgreementBits); }
+
+  void note_signals(Branch branch) {
+    answer_.first_entropy_nats = source_of(engine_.source(), engine_.pooled.get(), branch).entropy_nats;
+    answer_.first_divergence_bits = engine_.pooled->divergence_bits(branch);
   }
 
   void decide() {
@@ -269,28 +316,102 @@ class Recorder {
   std::vector<AnswerToken> held_;
 };
 
+/// The healed beginning of an answer.
+struct Healed {
+  HealResult result;
+  std::optional<AnswerToken> token;  ///< what it spells beyond the prompt; none if nothing
+};
+
+/// Heals the end of a question's prompt and reads what it chose, so that `branch` has a row (unless the text ended).
+Healed heal_prompt(const Engine& engine, Branch branch, const OpenPrompt& open, const AnsweringOptions& options,
+                   int forks) {
+  HealOptions with = options.heal;
+  if (with.mode == HealMode::exact && forks == 0) with.mode = HealMode::one;
+  with.temperature = options.generate.temperature;
+  with.seed = options.generate.seed;
+  with.max_forks = forks;
+  with.keep_first = open.tokens.empty();  // documents were read without a row
+  with.spare_tokens = 1;                  // what chose the healed token is asked for below
+  Healed healed{heal(engine.healer(), branch, open.tokens, open.text, with), {}};
+  const HealResult& result = healed.result;
+  const auto named = [&](AnswerToken token) {
+    token.id = result.tokens.back();
+    token.bytes = result.bytes;
+    token.logprob = result.logprob;
+    return token;
+  };
+  const bool adds = !result.bytes.empty();
+  // A single token was chosen from the row that the branch has now.
+  if (adds && with.mode != HealMode::exact) {
+    healed.token = named(source_of(engine.healer(), engine.uncut.get(), branch));
+  }
+  if (!result.tokens.empty()) engine.source().extend({branch, result.tokens, adds ? Rows::all : Rows::last});
+  if (adds && !healed.token) {
+    const std::size_t before = result.tokens.size() > 1 ? 1 : 0;
+    healed.token = named(source_of(engine.source(), engine.pooled.get(), branch, before));
+  }
+  return healed;
+}
+
+/// Generates after a prompt that has been read; `healed` comes first.
+Finish generate_answer(const Engine& engine, Branch branch, const Healed& healed, const AnsweringOptions& options,
+                       const Answer& answer, Recorder& recorder) {
+  const std::string& begun = healed.result.bytes;
+  GenerateOptions with = options.generate;
+  with.stop_when = [&](std::string_view text) {
+    const std::string whole = begun + std::string(text);
+    return answer.abstained || (options.generate.stop_when && options.generate.stop_when(whole)) ||
+           has_stop(options.prompt, whole);
+  };
+  if (healed.token && with.max_tokens > 0) {
+    recorder.take_healed(*healed.token);
+    if (with.stop_when("")) return Finish::stopped;
+    if (--with.max_tokens == 0) return Finish::length;
+  }
+  if (healed.result.ended) return Finish::end;
+  return generate(engine.source(), branch, with, [&](const Choice& choice) { recorder.take(choice); });
+}
+
 /// Whether the contexts' rows were alike at every token.
-bool answer_one(const Engine& engine, Branch branch, const std::vector<Token>& question,
-                const AnsweringOptions& options, Clock::time_point start, const AnsweringEvents& events,
-                Answer& answer) {
+bool answer_one(const Engine& engine, const OpenPrompt& question, const AnsweringOptions& options, int forks,
+                Clock::time_point start, const AnsweringEvents& events, Answer& answer) {
   Decoder& source = engine.source();
-  source.extend({branch, question, Rows::last});
-  Recorder recorder(engine, branch, options, events, answer);
+  const Branch branch = engine.branch;
+  const Vocabulary& vocabulary = source.vocabulary();
+  Healed healed;
+  Branch first = branch;
+  const bool heals = options.heal.mode != HealMode::off && !question.text.empty();
+  std::vector<Token> whole = question.tokens;
+  if (!question.text.empty()) {
+    const std::vector<Token> end = vocabulary.tokenize(question.text);
+    whole.insert(whole.end(), end.begin(), end.end());
+  }
+  std::optional<Recorder> recorder;
+  if (heals && engine.pooled && forks > 0) {
+    // Whether the documents answer is seen where the unhealed prompt ends.
+    first = source.fork(branch);
+    source.extend({first, whole, Rows::last});
+    recorder.emplace(engine, branch, first, options, events, answer);
+    source.close(first);
+  }
+  if (heals) {
+    healed = heal_prompt(engine, branch, question, options, forks);
+    answer.healing = healed.result.statistics;
+    answer.heal_back = options.heal.back;
+  } else {
+    source.extend({branch, whole, Rows::last});
+  }
+  if (!recorder) recorder.emplace(engine, branch, branch, options, events, answer);
   answer.first_token_seconds = seconds_since(start);
   if (events.begin) events.begin(answer);
 
-  GenerateOptions with = options.generate;
-  with.stop_when = [&](std::string_view text) {
-    return answer.abstained || (options.generate.stop_when && options.generate.stop_when(text)) ||
-           has_stop(options.prompt, text);
-  };
-  const auto first = Clock::now();
-  answer.finish = name(generate(source, branch, with, [&](const Choice& choice) { recorder.take(choice); }));
-  recorder.finish();
+  const auto begun = Clock::now();
+  answer.finish = name(generate_answer(engine, branch, healed, options, answer, *recorder));
+  recorder->finish();
   if (answer.abstained) answer.finish = "abstained";
   if (answer.tokens.size() > 1)
-    answer.tokens_per_second = static_cast<double>(answer.tokens.size() - 1) / seconds_since(first);
-  return recorder.agreed();
+    answer.tokens_per_second = static_cast<double>(answer.tokens.size() - 1) / seconds_since(begun);
+  return recorder->agreed();
 }
 
 }  // namespace
@@ -307,6 +428,7 @@ void check_options(const AnsweringOptions& options) {
   require_count("window", options.window, kMaxLlamaWindow);
   require_count("overlap", options.overlap, kMaxLlamaWindow);
   require_count("threads", options.threads, kMaxLlamaThreads);
+  check_options(options.heal);
   const double temperature = options.generate.temperature;
   require(temperature >= 0 && std::isfinite(temperature), "generate.temperature", temperature,
           "is not a finite number of at least 0");
@@ -380,22 +502,32 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
   std::vector<std::string> notes;  // told once nothing is wrong
   const std::vector<Context> contexts = make_contexts(model.vocabulary(), documents, questions, options, window,
                                                       [&](const std::string& line) { notes.push_back(line); });
-  std::vector<std::vector<Token>> asked;
+  std::vector<OpenPrompt> asked;
   std::size_t longest = 0;
   for (const Question& question : questions) {
-    asked.push_back(question_prompt(options.prompt, model.vocabulary(), question.text, question.prefix));
-    longest = std::max(longest, asked.back().size());
+    asked.push_back(open_question_prompt(options.prompt, model.vocabulary(), question.text, question.prefix));
+    longest =
+        std::max(longest, question_prompt(options.prompt, model.vocabulary(), question.text, question.prefix).size());
   }
   const PoolingOptions pooling = contexts.empty() ? options.pooling : settled_pooling(options.pooling, contexts);
   if (!pooling.scores.empty() && pooling.pooling != Pooling::max && pooling.pooling != Pooling::mixture) {
     notes.push_back(
         fmt::format("the documents' scores are not used by {}, only by max and mixture", name(pooling.pooling)));
   }
+  std::int64_t longest_context = static_cast<std::int64_t>(longest) + options.generate.max_tokens;
+  for (const Context& context : contexts) {
+    longest_context = std::max(longest_context, context.label.tokens + static_cast<std::int64_t>(longest));
+  }
+  const int forks = forks_for(asked, options.heal, static_cast<int>(contexts.size()) + 1, longest_context);
+  const auto open_ended = [](const OpenPrompt& open) { return !open.text.empty(); };
+  if (forks == 0 && options.heal.mode == HealMode::exact && std::any_of(asked.begin(), asked.end(), open_ended)) {
+    notes.emplace_back("too many contexts to heal exactly: one token is healed instead (--heal one)");
+  }
   for (const std::string& line : notes) {
     if (events.note) events.note(line);
   }
-  const Engine engine =
-      read_all(model, contexts, longest, questions.size() > 1, options, pooling, window, store, progress, events);
+  const Reading reading =
+      read_all(model, contexts, longest, questions.size() > 1, forks, options, window, store, progress, events);
   const double prefill_seconds = seconds_since(start);
 
   std::vector<Answer> answers;
@@ -409,10 +541,14 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
     answer.pooling = contexts.empty() ? "none" : describe(options.pooling);
     answer.prefill_seconds = prefill_seconds;
     const bool last = i + 1 == questions.size();
-    const Branch branch = last ? engine.trunk : engine.source().fork(engine.trunk);
-    const bool agreed = answer_one(engine, branch, asked[i], options, i == 0 ? start : began, events, answer);
+    std::vector<Branch> branches = reading.trunks;  // the last question reads these, the others copies
+    for (Branch& branch : branches) branch = last ? branch : reading.decoder->fork(branch);
+    const Engine engine(reading, branches, pooling);
+    const bool agreed = answer_one(engine, asked[i], options, forks, i == 0 ? start : began, events, answer);
     if (options.generate.stop.stop_requested()) throw Interrupted();
-    if (!last) engine.source().close(branch);
+    for (const Branch branch : branches) {
+      if (!last) reading.decoder->close(branch);
+    }
     answer.peak_rss_bytes = peak_rss_bytes();
     if (store) answer.cache = store->statistics();
     if (events.end) events.end(answer);

@@ -124,7 +124,7 @@ void Trunk::weigh_chains(std::span<const std::vector<Token>> chains, std::span<W
 }
 
 CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings, std::size_t skip,
-                         std::size_t spare, bool count)
+                         std::size_t keep, std::size_t spare, bool count)
     : trunk_(trunk), coverings_(coverings) {
   for (Token token = 0; token < vocabulary().size(); ++token) {
     if (vocabulary().ends(token)) ends_.push_back(token);
@@ -134,8 +134,8 @@ CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings&
   // Without healing the last token follows the branch too, and its row is read then.
   grown_ = std::min(coverings.trunk().size(), tokens.size() - std::min<std::size_t>(1, tokens.size()));
   grown_ -= std::min(grown_, spare);
-  grown_ = std::max(grown_, skip);
-  if (bare) grown_ = std::max<std::size_t>(grown_, 1);  // the first token has no probability: it is kept
+  if (bare) keep = std::max<std::size_t>(keep, 1);  // the first token has no probability
+  grown_ = std::max({grown_, skip, std::min(keep, tokens.size())});
   std::vector<Token> certain(before.begin(), before.end());
   certain.insert(certain.end(), tokens.begin() + static_cast<std::ptrdiff_t>(skip),
                  tokens.begin() + static_cast<std::ptrdiff_t>(grown_));

@@ -62,11 +62,12 @@ class Trunk {
 class CoveredText {
  public:
   /// Reads `before` and what all coverings have in common, and weighs their prefixes. `skip` tokens of the coverings'
-  /// trunk are in the branch already (then `before` is empty). `spare` as HealOptions::spare_tokens. `count`: prefixes'
-  /// log-probabilities include those of all tokens of the text, but for the first that is read where nothing before it
-  /// is; else only of those after grown().
-  CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings, std::size_t skip, std::size_t spare,
-              bool count);
+  /// trunk are in the branch already (then `before` is empty). `keep` tokens of the text are not to be cut; one never
+  /// is where nothing comes before. `spare` as HealOptions::spare_tokens. `count`: prefixes' log-probabilities include
+  /// those of all tokens of the text, but for the first that is read where nothing before it is; else only of those
+  /// after grown().
+  CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings, std::size_t skip, std::size_t keep,
+              std::size_t spare, bool count);
 
   Trunk& trunk() { return trunk_; }
   Coverings& coverings() { return coverings_; }

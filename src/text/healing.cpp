@@ -44,7 +44,8 @@ HealResult heal_exactly(Decoder& decoder, Branch branch, std::span<const Token> 
                         const HealOptions& options) {
   Coverings coverings(decoder.vocabulary(), bytes, options.covers);
   Trunk trunk(decoder, branch, options.max_forks);
-  CoveredText text(trunk, before, coverings, 0, static_cast<std::size_t>(options.spare_tokens), false);
+  CoveredText text(trunk, before, coverings, 0, options.keep_first ? 1 : 0,
+                   static_cast<std::size_t>(options.spare_tokens), false);
   HealResult result;
   HealStatistics& s = result.statistics;
   s.branches = static_cast<int>(text.prefixes().size());
@@ -91,7 +92,7 @@ HealResult heal_back(Decoder& decoder, Branch branch, std::span<const Token> bef
   const Vocabulary& vocabulary = decoder.vocabulary();
   ByteTokenizer tokenizer(vocabulary);
   const std::vector<Token> tokens = tokenizer.spell(tokenizer.lead() + std::string(bytes));
-  const bool bare = before.empty() && decoder.length(branch) == 0;
+  const bool bare = options.keep_first || (before.empty() && decoder.length(branch) == 0);
   drop = std::min(drop, tokens.size() - (bare ? 1 : 0));
   HealResult result;
   HealStatistics& s = result.statistics;

@@ -48,7 +48,7 @@ struct Reader {
          const HealOptions& options, bool count = false, std::size_t skip = 0)
       : coverings(decoder.vocabulary(), bytes, options.covers),
         trunk(decoder, branch, options.max_forks),
-        text(trunk, before, coverings, skip, 0, count) {}
+        text(trunk, before, coverings, skip, options.keep_first ? 1 : 0, 0, count) {}
 
   std::string_view beyond(const Candidate& c) const {
     return text.vocabulary().bytes(c.token).substr(text.size() - text.prefixes()[c.prefix].at);
@@ -313,7 +313,7 @@ TextScore score_continuation(Decoder& decoder, Branch branch, std::span<const To
   ByteTokenizer tokenizer(vocabulary);
   const std::vector<Token> tokens =
       prompt.empty() ? std::vector<Token>() : tokenizer.spell(tokenizer.lead() + std::string(prompt));
-  const bool bare = before.empty() && decoder.length(branch) == 0;
+  const bool bare = options.keep_first || (before.empty() && decoder.length(branch) == 0);
   std::size_t drop = options.mode == HealMode::off   ? 0
                      : options.mode == HealMode::one ? 1
                                                      : static_cast<std::size_t>(options.back);

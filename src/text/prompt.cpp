@@ -74,17 +74,30 @@ std::vector<Token> empty_prompt(const PromptTemplate& prompt, const Vocabulary& 
   return tokens;
 }
 
-std::vector<Token> question_prompt(const PromptTemplate& prompt, const Vocabulary& vocabulary,
-                                   std::string_view question, std::string_view prefix) {
-  std::vector<Token> tokens = vocabulary.tokenize(std::string(trailing_spaces(prompt.between), ' ').append(question));
-  append(tokens, vocabulary.tokenize(prompt.after, true));
+OpenPrompt open_question_prompt(const PromptTemplate& prompt, const Vocabulary& vocabulary, std::string_view question,
+                                std::string_view prefix) {
+  OpenPrompt open;
+  const std::string asked = std::string(trailing_spaces(prompt.between), ' ').append(question);
+  if (prompt.after.empty() && prefix.empty()) {
+    open.text = asked;
+    return open;
+  }
+  open.tokens = vocabulary.tokenize(asked);
+  append(open.tokens, vocabulary.tokenize(prompt.after, true));
   if (!prefix.empty()) {
     const char last = prompt.after.empty() ? '\n' : prompt.after.back();
     const bool joins =
         static_cast<unsigned char>(last) < 0x80 && kSpace.find(last) == std::string_view::npos && prefix.front() != ' ';
-    append(tokens, vocabulary.tokenize(joins ? fmt::format(" {}", prefix) : std::string(prefix)));
+    open.text = joins ? fmt::format(" {}", prefix) : std::string(prefix);
   }
-  return tokens;
+  return open;
+}
+
+std::vector<Token> question_prompt(const PromptTemplate& prompt, const Vocabulary& vocabulary,
+                                   std::string_view question, std::string_view prefix) {
+  OpenPrompt open = open_question_prompt(prompt, vocabulary, question, prefix);
+  if (!open.text.empty()) append(open.tokens, vocabulary.tokenize(open.text));
+  return open.tokens;
 }
 
 }  // namespace tuiqiao

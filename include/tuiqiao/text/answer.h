@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tuiqiao/text/healing.h"
 #include "tuiqiao/text/state_store.h"
 #include "tuiqiao/text/vocabulary.h"
 
@@ -46,6 +47,10 @@ struct Answer {
   double tokens_per_second = 0;      ///< after the first
   std::int64_t peak_rss_bytes = 0;
   std::optional<StateStore::Statistics> cache;  ///< of the store that was used, if any
+  /// How the end of the prompt was healed; nothing where it ended with the template. The first token's bytes are then
+  /// those beyond the prompt, and its log-probability is that of going on so.
+  std::optional<HealStatistics> healing;
+  int heal_back = 0;  ///< HealOptions::back
 };
 
 /// What one context contributed.
@@ -65,7 +70,7 @@ int count_switches(const Answer& answer);
 /// carries the bytes of an unfinished character from one token to the next.
 std::string token_json(const Answer& answer, const AnswerToken& token, std::string& pending);
 /// The closing object: {"summary": {...}} with contexts (index, id, title, part, ...), switches, finish, abstained,
-/// times, peak_rss_bytes and the cache's counts (null where none is used).
+/// times, peak_rss_bytes, the cache's counts and healing (both null where none is used).
 std::string summary_json(const Answer& answer);
 
 /// A self-contained page with the coloured answers: each document has a colour, hovering a token shows its source,

@@ -10,6 +10,7 @@
 #include "tuiqiao/text/answer.h"
 #include "tuiqiao/text/documents.h"
 #include "tuiqiao/text/generate.h"
+#include "tuiqiao/text/healing.h"
 #include "tuiqiao/text/llama.h"
 #include "tuiqiao/text/pooling.h"
 #include "tuiqiao/text/prompt.h"
@@ -48,6 +49,10 @@ struct AnsweringOptions {
   PoolingOptions pooling;
   /// Length of an answer in tokens, at least 0, and how they are drawn. Default: at most 128, the most probable ones.
   GenerateOptions generate;
+  /// How to go on from a beginning of the answer (or, where the template has nothing after it, a question) that may end
+  /// inside a token. Temperature, seed, max_forks, keep_first and spare_tokens are set here. Default: exactly. Costs
+  /// branches; with so many contexts that llama.cpp has no sequences left for them, `one` takes its place.
+  HealOptions heal;
   /// When to say that no document answers; nothing (the default) for never. Not used without documents.
   std::optional<AbstainRule> abstain;
   /// Tokens that fit one context with its question and answer, 0 to kMaxLlamaWindow; 0 (the default) for the window the

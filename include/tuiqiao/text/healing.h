@@ -41,6 +41,9 @@ struct HealOptions {
   double unchecked = 1e-2;
   /// Branches that may be forked at once; 0 for all that the decoder can keep besides one. More need more batches.
   int max_forks = 0;
+  /// Keeps the first token of the text, as where nothing comes before it: for a branch that holds tokens but has no
+  /// row.
+  bool keep_first = false;
   /// Tokens before the first split that are given to the model again with what comes after them, so that the caller has
   /// a row for each token that healing chose. Default: none.
   int spare_tokens = 0;

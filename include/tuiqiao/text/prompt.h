@@ -32,6 +32,15 @@ std::vector<Token> document_prompt(const PromptTemplate& prompt, const Vocabular
                                    std::string_view document);
 /// The same without a document; the white space that would follow it is dropped.
 std::vector<Token> empty_prompt(const PromptTemplate& prompt, const Vocabulary& vocabulary);
+/// A prompt whose end is text that healing may cut: what the user gave after the last piece of the template.
+struct OpenPrompt {
+  std::vector<Token> tokens;
+  std::string text;  ///< after them; may be empty
+};
+/// As question_prompt, with the beginning of the answer left as text, or the question where the template has no
+/// `after`.
+OpenPrompt open_question_prompt(const PromptTemplate& prompt, const Vocabulary& vocabulary, std::string_view question,
+                                std::string_view prefix);
 /// Tokens of the question, after, and the beginning of the answer where one is given. A space is put before `prefix`
 /// where the prompt ends in an ASCII character that is no white space.
 std::vector<Token> question_prompt(const PromptTemplate& prompt, const Vocabulary& vocabulary,
