@@ -10,6 +10,7 @@ namespace tuiqiao::cli {
 using Run = std::function<int(std::stop_token stop)>;
 Run add_generate(CLI::App& app);
 Run add_minsum(CLI::App& app);
+Run add_score(CLI::App& app);
 Run add_topk(CLI::App& app);
 
 }  // namespace tuiqiao::cli

@@ -16,6 +16,7 @@
 
 #include "bytes_text.h"
 #include "commands.h"
+#include "model_file.h"
 #include "terminal.h"
 #include "text/utf8.h"
 #include "tuiqiao/text/answering.h"
@@ -51,23 +52,6 @@ struct Arguments {
   bool json = false, show_prompts = false;
   std::string html;
 };
-
-fs::path default_model() {
-  if (const char* model = std::getenv("TUIQIAO_MODEL"); model && *model) return model;
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const fs::path base = cache && *cache ? fs::path(cache) : fs::path(home ? home : ".") / ".cache";
-  return base / "tuiqiao" / "models" / "gemma-3-270m-q4_k_m.gguf";
-}
-
-fs::path model_of(const Arguments& arguments) {
-  if (!arguments.model.empty()) return arguments.model;
-  fs::path model = default_model();
-  if (!fs::exists(model))
-    throw Error(fmt::format("no model: give one by -m or TUIQIAO_MODEL, or run scripts/bootstrap ({} is absent)",
-                            model.string()));
-  return model;
-}
 
 std::vector<Document> documents_of(const Arguments& arguments) {
   std::vector<Document> documents;
@@ -293,7 +277,7 @@ int run(Arguments& arguments, const std::stop_token& stop) {
   ProgressBar bar;
   const Progress progress{
       [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};
-  const LlamaModel model(model_of(arguments), arguments.model_options, progress);
+  const LlamaModel model(model_file(arguments.model), arguments.model_options, progress);
   bar.clear();
   AnsweringOptions& options = arguments.options;
   options.prompt = template_of(arguments, model);

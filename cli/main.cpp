@@ -25,6 +25,7 @@ using namespace tuiqiao::cli;
 const std::map<std::string, std::string> kLeftOut{
 #ifndef TUIQIAO_HAS_TEXT
     {"generate", "the text engine (llama.cpp)"},
+    {"score", "the text engine (llama.cpp)"},
 #endif
 #ifndef TUIQIAO_HAS_TORCH
     {"torch-info", "the tensor engine (libtorch)"},
@@ -72,6 +73,8 @@ int run(int argc, char** argv) {
   CLI::App* generate =
       app.add_subcommand("generate", "Answer questions from documents that together need not fit the window");
   commands[generate] = add_generate(*generate);
+  CLI::App* score = app.add_subcommand("score", "Weigh a continuation of a prompt that may end inside a token");
+  commands[score] = add_score(*score);
 #endif
   CLI::App* minsum = app.add_subcommand("minsum", "Find the least a + b + c with N = a b + c, for N of any size");
   commands[minsum] = add_minsum(*minsum);

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace tuiqiao::cli {
+
+/// The GGUF file that was named, else TUIQIAO_MODEL, else the one that scripts/bootstrap fetches.
+/// Throws: tuiqiao::Error where none was named and none is there.
+std::filesystem::path model_file(const std::string& named);
+
+}  // namespace tuiqiao::cli

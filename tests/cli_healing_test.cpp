@@ -1,0 +1,120 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "cli_fixture.h"
+
+// Prompts that end inside a token, on the command line: generate --heal and score.
+
+namespace tuiqiao::test {
+namespace {
+
+using Healed = Cli;
+using Scored = Cli;
+
+TEST_F(Healed, SaysHowInTheSummary) {
+  const std::vector<std::pair<std::string, bool>> modes{{"exact", true}, {"one", false}, {"back=3", false}};
+  for (const auto& [mode, exact] : modes) {
+    const auto lines = answered(asked("tiny-llama", {"--answer-prefix", "It is at the brid", "--heal", mode}));
+    const json& healing = lines.back()["summary"]["healing"];
+    EXPECT_EQ(healing["mode"], mode);
+    for (const char* field : {"tokens_removed", "bytes", "branches", "batches", "chosen_split", "unchecked_mass"})
+      EXPECT_TRUE(healing[field].is_number()) << field;
+    EXPECT_EQ(healing["prefix_logprob"].is_number(), exact);
+    EXPECT_EQ(healing["bits_saved"].is_null(), !exact);
+  }
+  EXPECT_TRUE(answered(asked("tiny-llama", {"--answer-prefix", "It is at the brid", "--heal", "off"}))
+                  .back()["summary"]["healing"]
+                  .is_null());
+  EXPECT_TRUE(answered(asked("tiny-llama")).back()["summary"]["healing"].is_null());
+}
+
+TEST_F(Healed, HealsByDefaultAndTheSameForTheSameSeed) {
+  const auto text = [&](const Arguments& more) {
+    Arguments all{"--answer-prefix", "It is at the brid", "--temp", "0.9"};
+    all.insert(all.end(), more.begin(), more.end());
+    const Result result = run(asked("tiny-bpe", all));
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_TRUE(result.out.starts_with("It is at the brid")) << result.out;
+    return result.out;
+  };
+  EXPECT_EQ(text({}), text({"--heal", "exact"}));
+  EXPECT_EQ(text({"--seed", "7"}), text({"--seed", "7"}));
+  EXPECT_NE(text({"--seed", "7"}), text({"--seed", "8"}));
+}
+
+TEST_F(Healed, RefusesOtherModes) {
+  for (const std::string mode : {"never", "back", "back=0", "back=-1", "back=2x", ""})
+    expect_refused(asked("tiny-llama", {"--heal", mode}), kUsage, {"--heal"});
+}
+
+/// Every mode's line, by name.
+std::map<std::string, json> scores(const Arguments& arguments) {
+  const Result result = run(arguments);
+  EXPECT_EQ(result.code, 0) << result.err;
+  std::map<std::string, json> found;
+  for (const std::string& line : lines_of(result.out)) {
+    const json parsed = json::parse(line);
+    found[parsed["mode"]] = parsed;
+  }
+  return found;
+}
+
+TEST_F(Scored, WeighsEveryMode) {
+  for (const std::string name : {"tiny-llama", "tiny-gemma3", "tiny-bpe", "tiny-mamba"}) {
+    const Arguments arguments{"score",
+                              "-m",
+                              model(name),
+                              "--prompt-file",
+                              write("x", "the brid"),
+                              "--continuation-file",
+                              write("y", "ge was"),
+                              "--unchecked",
+                              "0.1",
+                              "--threads",
+                              "1",
+                              "--json"};
+    const auto found = scores(arguments);
+    ASSERT_EQ(found.size(), 4U) << name;
+    for (const auto& [mode, score] : found) {
+      EXPECT_EQ(score["bytes"], 6);
+      EXPECT_LT(score["nats"], 0);
+      EXPECT_LE(score["nats"], score["nats_at_most"]);
+      // An untrained model spells "bridge" in so many ways that a search among them ends before.
+      EXPECT_LE(score["unchecked_mass"], mode == "back=2" ? 1 : 0.1 / 0.9) << mode;
+      EXPECT_NEAR(score["bits"].get<double>(), -score["nats"].get<double>() / std::log(2.0), 1e-9);
+      EXPECT_NEAR(score["bits_per_byte"].get<double>(), score["bits"].get<double>() / 6, 1e-9);
+    }
+  }
+}
+
+TEST_F(Scored, TakesAnyBytesAndSomeModes) {
+  const auto found = scores({"score", "-m", model("tiny-llama"), "--prompt-file", write("x", "a \xE6\x9C"),
+                             "--continuation-file", write("y", "\x8D\xFF"), "--heal", "exact,back=3", "--json"});
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_TRUE(found.contains("exact") && found.contains("back=3"));
+  const Result table = run(
+      {"score", "-m", model("tiny-llama"), "--prompt-file", path("x"), "--continuation-file", one, "--heal", "exact"});
+  EXPECT_EQ(table.code, 0) << table.err;
+  EXPECT_NE(table.out.find("bits/byte"), std::string::npos);
+}
+
+TEST_F(Scored, RefusesWhatItCannotWeigh) {
+  const std::string x = write("x", "the brid"), empty = write("empty", "");
+  const auto with = [&](const Arguments& more) {
+    Arguments all{"score", "-m", model("tiny-llama")};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  expect_refused(with({"--prompt-file", x}), kUsage, {"--continuation-file"});
+  expect_refused(with({"--prompt-file", x, "--continuation-file", empty}), kBadInput, {"is empty"});
+  expect_refused(with({"--prompt-file", path("none"), "--continuation-file", one}), kBadInput, {"none"});
+  expect_refused(with({"--prompt-file", x, "--continuation-file", one, "--heal", "two"}), kUsage, {"two"});
+  expect_refused(with({"--prompt-file", x, "--continuation-file", one, "--unchecked", "2"}), kUsage, {"--unchecked"});
+  expect_refused(with({"--prompt-file", write("long", words(200000)), "--continuation-file", one}), kBadInput,
+                 {"window"});
+}
+
+}  // namespace
+}  // namespace tuiqiao::test
