@@ -30,16 +30,22 @@ void release([[maybe_unused]] void* edge) {
 #endif
 }
 
-void keep_error(std::exception_ptr& kept, const std::exception_ptr& error) {
+/// What the body of the least index threw: the same whatever thread came first.
+struct FirstError {
+  std::exception_ptr error;
+  std::int64_t index = 0;
+
+  void keep(const std::exception_ptr& other, std::int64_t of) {
 #pragma omp critical(tuiqiao_run_parallel)
-  if (!kept) kept = error;
-}
+    if (!error || of < index) error = other, index = of;
+  }
+};
 
 }  // namespace
 
 TUIQIAO_FORKED_BY_OPENMP void run_parallel(std::int64_t n, void (*call)(const void* body, std::int64_t i),
                                            const void* body) {
-  std::exception_ptr error;
+  FirstError first;
   char fork = 0, join = 0;  // only their addresses count
   const int threads = static_cast<int>(std::clamp<std::int64_t>(n, 1, omp_get_max_threads()));
   release(&fork);
@@ -51,13 +57,13 @@ TUIQIAO_FORKED_BY_OPENMP void run_parallel(std::int64_t n, void (*call)(const vo
       try {
         call(body, i);
       } catch (...) {
-        keep_error(error, std::current_exception());
+        first.keep(std::current_exception(), i);
       }
     }
     release(&join);
   }
   acquire(&join);
-  if (error) std::rethrow_exception(error);
+  if (first.error) std::rethrow_exception(first.error);
 }
 
 }  // namespace tuiqiao

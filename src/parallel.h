@@ -8,7 +8,7 @@ namespace tuiqiao {
 void run_parallel(std::int64_t n, void (*call)(const void* body, std::int64_t i), const void* body);
 
 /// Calls body(i) for 0 <= i < n on the threads of OpenMP's pool (the one that llama.cpp and BLAS use too), each index
-/// once, in no order. One exception of a body is thrown here, after all others have run.
+/// once, in no order. After all have run, what the body of the least index threw is thrown here.
 template <class Body>
 void parallel_for(std::int64_t n, const Body& body) {
   run_parallel(

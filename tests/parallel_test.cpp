@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace tuiqiao {
@@ -14,6 +15,19 @@ TEST(ParallelFor, CallsEachIndexOnce) {
     std::vector<int> calls(static_cast<std::size_t>(n), 0);
     parallel_for(n, [&](std::int64_t i) { ++calls[static_cast<std::size_t>(i)]; });
     EXPECT_EQ(calls, std::vector<int>(static_cast<std::size_t>(n), 1));
+  }
+}
+
+TEST(ParallelFor, ThrowsWhatTheLeastIndexThrew) {
+  for (int round = 0; round < 200; ++round) {
+    try {
+      parallel_for(64, [](std::int64_t i) {
+        if (i >= 5) throw std::runtime_error(std::to_string(i));
+      });
+      ADD_FAILURE();
+    } catch (const std::runtime_error& error) {
+      EXPECT_STREQ(error.what(), "5");
+    }
   }
 }
 
