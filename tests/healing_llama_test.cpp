@@ -164,6 +164,15 @@ TEST_P(HealingLlama, HealsOverPooledContexts) {
   EXPECT_NEAR(results[0].statistics.prefix_logprob, results[1].statistics.prefix_logprob, 1e-2);
 }
 
+TEST(VocabularyOnly, CoversTextsButDecodesNone) {
+  LlamaModelOptions options;
+  options.vocabulary_only = true;
+  const LlamaModel model(test::tiny_path("tiny-llama"), options);
+  Coverings coverings(model.vocabulary(), "the brid");
+  EXPECT_FALSE(coverings.splits().empty());
+  EXPECT_THROW(LlamaDecoder(model, {}), std::invalid_argument);
+}
+
 INSTANTIATE_TEST_SUITE_P(Tiny, HealingLlama,
                          testing::Values(Layout{"tiny-llama", false}, Layout{"tiny-gemma3", false},
                                          Layout{"tiny-bpe", false}, Layout{"tiny-mamba", false},

@@ -191,6 +191,7 @@ LlamaDecoder::LlamaDecoder(const LlamaModel& model, const LlamaDecoderOptions& o
   const auto require = [](bool ok, const std::string& problem) {
     if (!ok) throw std::invalid_argument("[LlamaDecoder] " + problem);
   };
+  require(!model.state_->vocabulary_only, "the model was loaded without its weights");
   require(options.max_branches >= 1 && options.max_branches <= kMaxLlamaBranches,
           fmt::format("max_branches = {} outside [1, {}], llama.cpp's limit on sequences", options.max_branches,
                       kMaxLlamaBranches));

@@ -216,6 +216,7 @@ LlamaModel::LlamaModel(const fs::path& file, const LlamaModelOptions& options, c
   llama_model_params params = llama_model_default_params();
   params.devices = devices.data();
   params.n_gpu_layers = options.gpu_layers;
+  params.vocab_only = state_->vocabulary_only = options.vocabulary_only;
   params.progress_callback = LoadProgress::report;
   params.progress_callback_user_data = &load;
 

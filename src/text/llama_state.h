@@ -18,6 +18,7 @@ struct LlamaModel::State {
   std::unique_ptr<llama_model, Free> model;
   std::optional<Vocabulary> vocabulary;
   std::string fingerprint;
+  bool vocabulary_only = false;
   std::string devices;  ///< what evaluates it: results differ between devices
 };
 

@@ -21,6 +21,8 @@ struct LlamaModelOptions {
   int gpu_layers = -1;
   /// "host:port" of llama.cpp RPC servers that hold a share of the layers; none by default. IPv4 names and addresses.
   std::vector<std::string> rpc_servers;
+  /// Loads the vocabulary without the weights: all but decoders over it works. Default: no.
+  bool vocabulary_only = false;
 };
 
 /// A GGUF model and its vocabulary. Copies share the same weights.
