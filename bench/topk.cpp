@@ -80,10 +80,11 @@ void softmax(Problem& problem) {
   });
 }
 
-double sum_error(const Problem& problem, double k) {
+/// By how much the sums of rows differ from k at most.
+double sum_error(const Problem& problem, const std::vector<float>& of, double k) {
   double worst = 0;
   for (std::int64_t i = 0; i < problem.rows; ++i) {
-    const auto row = problem.in(problem.p).row(i);
+    const auto row = problem.in(of).row(i);
     worst = std::max(worst, std::abs(std::accumulate(row.begin(), row.end(), 0.0) - k));
   }
   return worst;
@@ -104,17 +105,20 @@ json bench_size(std::int64_t rows, std::int64_t columns) {
       const auto forward = [&] {
         solved = smooth_topk<float>(problem.in(problem.x), ks, options, problem.out(problem.p));
       };
+      const auto pull_back = [&] {
+        smooth_topk_vjp<float>(problem.in(problem.x), solved, problem.in(problem.v), options,
+                               problem.out(problem.gradient));
+      };
+      forward();
+      const double most = kTopkFloatError * static_cast<double>(columns);
+      const double error = sum_error(problem, problem.p, static_cast<double>(k));
+      if (!(error <= most)) throw std::runtime_error("a sum is off");
+      pull_back();  // a shift of x changes nothing
+      if (!(sum_error(problem, problem.gradient, 0) <= most)) throw std::runtime_error("a gradient's sum is off");
       const Comparison one = bench::compare(
           forward, [&] { softmax(problem); }, pairs);
-      forward();
-      const double error = sum_error(problem, static_cast<double>(k));
-      if (!(error <= kTopkFloatError * static_cast<double>(columns))) throw std::runtime_error("a sum is off");
       const Comparison two = bench::compare(
-          [&] {
-            smooth_topk_vjp<float>(problem.in(problem.x), solved, problem.in(problem.v), options,
-                                   problem.out(problem.gradient));
-          },
-          [&] { softmax(problem); }, pairs);
+          pull_back, [&] { softmax(problem); }, pairs);
       fmt::print("{:>12}{:>10}{:>10.3f} ms{:>10.3f} ms{:>10.2f}{:>10.3f} ms{:>10.2f}{:>12.1e}\n", name(method), k,
                  one.b.median * 1e3, one.a.median * 1e3, one.ratio.median, two.a.median * 1e3, two.ratio.median, error);
       std::fflush(stdout);

@@ -170,6 +170,20 @@ TEST(SmoothTopkBy, RefusesBadInput) {
 }
 
 /// Bounded work whatever f: "expected O(n) calls of f".
+TEST(SmoothTopkBy, RefusesFunctionsThatCannotGiveTheSum) {
+  const Values x{1, 1, 3};
+  Values p(3);
+  const auto by = [&](const std::function<double(double)>& f, double k, double tau) {
+    smooth_topk_by(
+        f, [](double) { return 0.0; }, x, k, tau, p);
+  };
+  EXPECT_THROW(by([](double z) { return z > 0 ? 1.0 : 0.0; }, 1.5, 1), std::invalid_argument);  // jumps
+  EXPECT_THROW(by([](double) { return 0.2; }, 1, 1), std::invalid_argument);
+  EXPECT_THROW(by([](double) { return std::nan(""); }, 1, 1), std::invalid_argument);
+  EXPECT_THROW(by({}, 1, 1), std::invalid_argument);
+  EXPECT_THROW(by([](double z) { return 1 / (1 + std::exp(-z)); }, 1, INFINITY), std::invalid_argument);
+}
+
 TEST(SmoothTopkBy, CallsTheFunctionLinearlyOften) {
   std::mt19937_64 random(18);
   std::normal_distribution<double> normal;

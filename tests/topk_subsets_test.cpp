@@ -268,5 +268,52 @@ TEST(TopIndices, AreTheLargestInOrder) {
   EXPECT_THROW(top_indices<double>(Values{1, std::nan("")}, 1), std::invalid_argument);
 }
 
+// ---- Logarithms ----
+
+TEST(SubsetLogProbabilities, AreLogarithmsOfTheMarginals) {
+  std::mt19937_64 random(31);
+  std::normal_distribution<double> normal;
+  for (const std::size_t n : {2U, 5U, 40U, 3000U}) {
+    for (const double spread : {0.3, 3.0, 30.0}) {
+      Values x(n), log_p(n), p(n);
+      for (double& value : x) value = spread * normal(random);
+      const int k = static_cast<int>(n / 2);
+      const double log_z = subset_log_probabilities(x, k, 0.7, log_p);
+      SmoothTopkOptions options;
+      options.method = TopkMethod::gradient;
+      options.tau = {0.7};
+      const auto rows =
+          smooth_topk<double>({x.data(), 1, static_cast<std::int64_t>(n)}, std::array{static_cast<double>(k)}, options,
+                              {p.data(), 1, static_cast<std::int64_t>(n)});
+      EXPECT_NEAR(log_z, rows[0].log_z, 1e-12 * (1 + std::abs(log_z)));
+      for (std::size_t i = 0; i < n; ++i) EXPECT_NEAR(std::exp(log_p[i]), p[i], 1e-12 + 1e-10 * p[i]) << n;
+    }
+  }
+}
+
+/// Of k = 1 it is log softmax, for chances that are no doubles too; masks, all and none.
+TEST(SubsetLogProbabilities, HaveDigitsWhereChancesUnderflow) {
+  const Values x{0, -1000, -2, -50000, -INFINITY};
+  Values log_p(5);
+  const double log_z = subset_log_probabilities(x, 1, 1, log_p);
+  const double total = std::log1p(std::exp(-2));
+  EXPECT_NEAR(log_z, total, 1e-14);
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(log_p[i], x[i] - total, 1e-10 * (1 + std::abs(x[i])));
+  EXPECT_EQ(log_p[4], -INFINITY);
+  EXPECT_EQ(subset_log_probabilities(x, 4, 2, log_p), -51002.0 / 2);
+  EXPECT_EQ(log_p, (Values{0, 0, 0, 0, -INFINITY}));
+  EXPECT_EQ(subset_log_probabilities(x, 0, 2, log_p), 0);
+  EXPECT_EQ(log_p, Values(5, -INFINITY));
+  EXPECT_THROW(subset_log_probabilities(x, 5, 1, log_p), std::invalid_argument);
+  EXPECT_THROW(subset_log_probabilities(x, 1, 0, log_p), std::invalid_argument);
+}
+
+/// Entries that take no part do not cost log Z its digits.
+TEST(SubsetLogProbabilities, LogZDoesNotCancelOverFarEntries) {
+  const Values x{-1.5863299900088677e-05, -103618.57036200918, -2339401.3438448873};
+  Values log_p(3);
+  EXPECT_NEAR(subset_log_probabilities(x, 1, 0.001, log_p), x[0] / 0.001, 1e-15);
+}
+
 }  // namespace
 }  // namespace tuiqiao::test

@@ -251,6 +251,19 @@ TEST(SmoothTopk, HitsTheEntropyAskedFor) {
   EXPECT_THROW(solve(x, 20, options), std::invalid_argument);
 }
 
+TEST(SmoothTopk, HitsTheEntropyInEveryUnit) {
+  const Values x{1, 5, 2, 5.5, 2.5, 4, -INFINITY, 2};
+  SmoothTopkOptions options;
+  options.temperature = TopkTemperature::entropy;
+  options.entropy_bits = 0.3;
+  const Values p = solve(x, 3, options).p;
+  for (const double unit : {1e-250, 1e-100, 1e100, 1e300}) {
+    Values scaled = x;
+    for (double& value : scaled) value *= unit;
+    expect_near(solve(scaled, 3, options).p, p, 1e-9);
+  }
+}
+
 TEST(SmoothTopk, ScaleFreeDoesNotSeeTheScale) {
   const Values x{3, 1, 4, 1.5, 5, 9, 2, 6};
   Values scaled = x;

@@ -562,8 +562,8 @@ TEST(TopkTorch, RefusesBadInputOnBothPaths) {
                  numbers({0, 1, -1}), one(1), laplace);
   expect_refusal("[smooth_topk] row 1: k = 1.5 is not whole, as gradient needs it", x, numbers({1, 1.5, 1}), one(1),
                  TopkMethod::gradient);
-  expect_refusal("[smooth_topk] tau = -1 is negative or not finite", x, one(1), numbers({1, -1, 1}), laplace);
-  expect_refusal("[smooth_topk] tau = nan is negative or not finite", x, one(1), numbers({1, 1, kNaN}), laplace);
+  expect_refusal("[smooth_topk] row 1: tau = -1 is negative or not finite", x, one(1), numbers({1, -1, 1}), laplace);
+  expect_refusal("[smooth_topk] row 2: tau = nan is negative or not finite", x, one(1), numbers({1, 1, kNaN}), laplace);
   expect_refusal("[smooth_topk] row 0: k = nan outside [0, 4], the number of entries that are not masked", x, one(kNaN),
                  one(1), laplace);
   x[1][2] = -kInfinity;

@@ -59,7 +59,7 @@ enum class TopkTemperature {
 };
 
 struct SmoothTopkOptions {
-  TopkMethod method = TopkMethod::laplace;
+  TopkMethod method = TopkMethod::laplace;  ///< which of them
   /// One for all rows, or one a row; at least 0, where 0 is the hard top-k: ties at its edge share what is left of k.
   std::vector<double> tau{1};
   TopkTemperature temperature = TopkTemperature::given;
@@ -79,7 +79,7 @@ struct SmoothTopkRow {
   double tau = 0;             ///< in units of x
   double threshold = 0;       ///< t, in units of x; NaN where the method has none; infinite for k = 0 and for k = n
   double threshold_rest = 0;  ///< what rounding took from it: more digits where x is large against tau
-  double log_z = 0;           ///< log Z_k for `gradient`, else NaN
+  double log_z = 0;           ///< log Z_k for `gradient`, right to 1e-14 of the k largest |x| / tau; else NaN
 };
 
 /// Smooth top-k of each row.
@@ -96,7 +96,7 @@ struct SmoothTopkRow {
 /// Cost:   threshold methods: expected O(n), about four passes with an exponential each; gradient: about ten passes,
 ///         15 to 30 with a division where sum p (1 - p) is small, or O(n k) for rows with wide gaps and n k up to 2e6;
 ///         softmax_iterated: 2 k passes with an exponential.
-/// Threads: OpenMP's, over rows, or inside rows where they are long and few.
+/// Threads: any number of calls at once; each uses OpenMP's, over rows, or inside rows where they are long and few.
 /// Source: Scientific Spaces 10373; for `gradient` see src/topk/subsets.h.
 template <class T>
 std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double> k, const SmoothTopkOptions& options,
@@ -118,26 +118,42 @@ struct SmoothTopkGradient {
 /// underflow.
 ///
 /// Shapes, domain, errors, threads: as smooth_topk; v: [B, n]; out: [B, n], not x or v.
-/// Cost: threshold methods two passes with an exponential; gradient about twice what p costs.
+/// Cost: threshold methods two passes with an exponential; gradient two to three times what p costs.
 template <class T>
 std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<const SmoothTopkRow> rows, Batch<const T> v,
                                                 const SmoothTopkOptions& options, Batch<T> out);
 
-/// The same by any f that rises from 0 to 1 with its derivative: p = f((x - t) / tau), sum p = k. Returns t. The
-/// gradient of sum v p is f' (v - sum f' v / sum f') / tau. Domain: one row; f(-inf) = 0, f(inf) = 1; k between the
-/// number of +inf entries and that of unmasked ones, exclusive. Throws: std::invalid_argument. Cost: expected O(n)
-/// calls of f.
+/// The same by any f that rises continuously from 0 to 1, with its derivative: p = f((x - t) / tau), sum p = k. Returns
+/// t. The gradient of sum v p is f' (v - sum f' v / sum f') / tau.
+///
+/// Domain: one row; p may be x; f(-inf) = 0, f(inf) = 1; k between the number of +inf entries and that of unmasked
+/// ones,
+///         exclusive; tau above 1e-290.
+/// Throws: std::invalid_argument, also where the sum does not come to k, which f is to blame for; what f throws.
+/// Cost:   expected O(n) calls of f.
+/// Threads: as f; none of its own.
 double smooth_topk_by(const std::function<double(double)>& f, const std::function<double(double)>& slope,
                       std::span<const double> x, double k, double tau, std::span<double> p);
 
+/// log P(i in S) for the law of TopkMethod::gradient, also where the chance itself is no double; returns log Z_k. The
+/// log-probability of one subset is the sum of its x / tau less log Z_k.
+///
+/// Domain: as smooth_topk for one row without +inf, tau above 1e-290; -inf for masked entries, and for k = 0.
+/// Error:  in log p as relative error of p: 1e-10 with n k up to 2e6, else 1e-15 (1 + p_tilted / p), see
+///         src/topk/subsets.h; in log Z_k 1e-14 times the sum of the k largest |x| / tau.
+/// Throws: std::invalid_argument. Cost: as `gradient`. Threads: any number of calls at once.
+double subset_log_probabilities(std::span<const double> x, int k, double tau, std::span<double> log_p);
+
 /// Draws k-subsets from the law of TopkMethod::gradient: independent ones, each the indices of its entries, rising.
 ///
-/// Domain: as smooth_topk for one row; infinite entries are in, masked ones out. count >= 0.
-/// Error:  chances are right to about 1e-12 of the whole: no test of fewer than 1e20 draws could tell.
-/// Throws: std::invalid_argument.
-/// Cost:   O(n log n) a draw, some 10 nodes each; exact halving, no rejection.
+/// Domain: one row, k from the number of +inf entries, which are in, to that of unmasked ones; tau above 1e-290.
+///         count >= 0.
+/// Error:  each chance is right to about 1e-12 absolute: no test of fewer than 1e12 draws can tell.
+/// Throws: std::invalid_argument; Interrupted on a stop, which is honoured between draws.
+/// Cost:   O(n log n) for a draw, by exact halving, no rejection: about 10 s for n = 1e6, k = n / 2.
+/// Threads: any number of calls at once.
 std::vector<std::vector<std::int64_t>> sample_subsets(std::span<const double> x, int k, double tau, std::uint64_t seed,
-                                                      int count = 1);
+                                                      int count = 1, const Progress& progress = {});
 
 /// The k largest entries of a row, in falling order of x and rising index among equals: a hard choice beside p.
 /// Domain: 0 <= k <= n; no NaN. Throws: std::invalid_argument. Cost: O(n + k log k).

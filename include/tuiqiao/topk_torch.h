@@ -20,10 +20,11 @@ namespace tuiqiao {
 ///         device or the CPU. The device needs float64. Else as smooth_topk of rows.
 /// Options: scale_free multiplies tau by the row's standard deviation, through which gradients go; entropy replaces it
 ///         by one that counts as a constant, found on the CPU; hard takes the values of the hard choice and the
-///         gradients of the smooth p. Where there is a tensor tau, options.tau is not read.
+///         gradients of the smooth p. Where there is a tensor tau, options.tau is not read;
+///         options.progress is not either.
 /// Error:  as smooth_topk; what `gradient` says of small relative errors holds on a CPU only.
 /// Throws: std::invalid_argument as smooth_topk, rows counted through all batch dimensions; in Python a ValueError.
-/// Cost:   as smooth_topk. Plain tensor code: some 15 to 250 tensors of float64 of x's size, kept for the gradient;
+/// Cost:   as smooth_topk. Plain tensor code: some 15 to 320 tensors of float64 of x's size, kept for the gradient;
 ///         5 k for softmax_iterated.
 at::Tensor smooth_topk(const at::Tensor& x, const at::Tensor& k, const at::Tensor& tau,
                        const SmoothTopkOptions& options = {});
@@ -44,7 +45,7 @@ SmoothTopkChoice smooth_topk_choice(const at::Tensor& x, std::int64_t k, const S
 /// Shapes, domain, throws: as smooth_topk, with whole k; out: [...], float64. NaN for rows with +inf, and for tau = 0.
 /// Gradients: in x and tau, of any order.
 /// Error:  1e-12 times 1 + |log Z_k|
-/// Cost:   plain tensor code on every device: some 100 to 250 tensors of float64 of x's size.
+/// Cost:   plain tensor code on every device: some 100 to 320 tensors of float64 of x's size.
 at::Tensor topk_log_partition(const at::Tensor& x, const at::Tensor& k, const at::Tensor& tau);
 
 }  // namespace tuiqiao

@@ -14,22 +14,14 @@
 // After highway.h.
 #include <hwy/contrib/math/math-inl.h>
 
+#include "vector_loop-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace tuiqiao::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr double kLeastLog = -100;  // where the reference clips log-probabilities
 constexpr double kImpossible = -std::numeric_limits<double>::infinity();
-
-/// body(d, i) for whole vectors of T from 0 to n, then for single lanes.
-template <typename T, class Body>
-HWY_INLINE void for_each_vector(std::size_t n, const Body& body) {
-  const hn::ScalableTag<T> d;
-  const hn::CappedTag<T, 1> one;
-  std::size_t i = 0;
-  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) body(d, i);
-  for (; i < n; ++i) body(one, i);
-}
 
 /// The scores at `from` as doubles, one a lane of D.
 template <class D>

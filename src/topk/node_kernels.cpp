@@ -11,28 +11,16 @@
 // After highway.h.
 #include <hwy/contrib/math/math-inl.h>
 
+#include "vector_loop-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace tuiqiao::topk::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+using tuiqiao::HWY_NAMESPACE::for_each_vector;
 
 using Complex = std::complex<double>;
 
 constexpr std::size_t kBlock = 1024;  // entries that stay in the first cache for all nodes
-
-/// body(d, i) for whole vectors of doubles from 0 to n, then for single ones.
-template <class Body>
-HWY_INLINE void for_each_vector(std::size_t n, const Body& body) {
-  const hn::ScalableTag<double> d;
-  std::size_t i = 0;
-  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) body(d, i);
-  for (; i < n; ++i) body(hn::CappedTag<double, 1>(), i);
-}
-
-/// body(from, size) for the blocks of n entries.
-template <class Body>
-HWY_INLINE void for_each_block(std::size_t n, const Body& body) {
-  for (std::size_t from = 0; from < n; from += kBlock) body(from, std::min(kBlock, n - from));
-}
 
 template <class D>
 struct Pair {
@@ -62,23 +50,28 @@ HWY_INLINE double sum_of(D d, hn::Vec<D> v) {
 
 OddsSums odds(const double* x, std::size_t n, Threshold at, double* p) {
   const hn::ScalableTag<double> wide;
-  auto means = hn::Zero(wide), variances = hn::Zero(wide), logs = hn::Zero(wide);
+  auto means = hn::Zero(wide), variances = hn::Zero(wide), logs = hn::Zero(wide), entries = hn::Zero(wide);
   OddsSums sums;
-  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
     const auto one = hn::Set(d, 1.0);
     const auto distance = hn::Sub(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, at.base)), hn::Set(d, at.offset));
     const auto z = hn::Mul(distance, hn::Set(d, at.inverse_tau)), e = hn::Exp(d, hn::Neg(hn::Abs(z)));
     const auto most = hn::Div(one, hn::Add(one, e)), least = hn::Mul(e, most);
-    const auto in = hn::IfThenElse(hn::Gt(z, hn::Zero(d)), most, least);
-    const auto log = hn::Add(hn::Max(z, hn::Zero(d)), hn::Log1p(d, e)), variance = hn::Mul(most, least);
+    const auto is_above = hn::Gt(z, hn::Zero(d));
+    const auto in = hn::IfThenElse(is_above, most, least), log = hn::Log1p(d, e), variance = hn::Mul(most, least);
+    const auto above = hn::IfThenElseZero(is_above, hn::LoadU(d, x + i));
     hn::StoreU(in, d, p + i);
+    sums.above += static_cast<std::int64_t>(hn::CountTrue(d, is_above));
     if constexpr (std::is_same_v<decltype(d), hn::ScalableTag<double>>) {
       means = hn::Add(means, in), variances = hn::Add(variances, variance), logs = hn::Add(logs, log);
+      entries = hn::Add(entries, above);
     } else {
-      sums.mean += hn::GetLane(in), sums.variance += hn::GetLane(variance), sums.log_weights += hn::GetLane(log);
+      sums.mean += hn::GetLane(in), sums.variance += hn::GetLane(variance), sums.logs += hn::GetLane(log);
+      sums.entries_above += hn::GetLane(above);
     }
   });
-  sums.mean += sum_of(wide, means), sums.variance += sum_of(wide, variances), sums.log_weights += sum_of(wide, logs);
+  sums.mean += sum_of(wide, means), sums.variance += sum_of(wide, variances), sums.logs += sum_of(wide, logs);
+  sums.entries_above += sum_of(wide, entries);
   return sums;
 }
 
@@ -120,7 +113,7 @@ void add_log_factors(const double* p, std::size_t n, const Node* nodes, std::siz
 
 void weighted_tilts(const double* p, std::size_t n, const Node* nodes, const Complex* weights, std::size_t count,
                     double* out) {
-  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
     const auto entry = hn::LoadU(d, p + i);
     auto sum = hn::Zero(d);
     for (std::size_t j = 0; j < count; ++j) {
@@ -134,32 +127,31 @@ void weighted_tilts(const double* p, std::size_t n, const Node* nodes, const Com
 
 void add_tilt_sums(const double* p, const double* v, std::size_t n, const Node* nodes, std::size_t count,
                    Complex* sums) {
-  for_each_block(n, [&](std::size_t from, std::size_t size) HWY_ATTR {
+  for (std::size_t from = 0; from < n; from += kBlock) {
+    const double *block = p + from, *block_v = v + from;
     for (std::size_t j = 0; j < count; ++j) {
-      double real = 0, imaginary = 0;
       const hn::ScalableTag<double> wide;
       auto reals = hn::Zero(wide), imaginaries = hn::Zero(wide);
-      std::size_t i = from;
-      for (; i + hn::Lanes(wide) <= from + size; i += hn::Lanes(wide)) {
-        const auto r = tilt(wide, hn::LoadU(wide, p + i), nodes[j]);
-        const auto by = hn::LoadU(wide, v + i);
-        reals = hn::MulAdd(by, r.real, reals);
-        imaginaries = hn::MulAdd(by, r.imaginary, imaginaries);
-      }
-      for (; i < from + size; ++i) {
-        const hn::CappedTag<double, 1> one;
-        const auto r = tilt(one, hn::LoadU(one, p + i), nodes[j]);
-        real += v[i] * hn::GetLane(r.real);
-        imaginary += v[i] * hn::GetLane(r.imaginary);
-      }
+      double real = 0, imaginary = 0;
+      for_each_vector<double>(std::min(kBlock, n - from), [&](auto d, std::size_t i) HWY_ATTR {
+        const auto r = tilt(d, hn::LoadU(d, block + i), nodes[j]);
+        const auto by = hn::LoadU(d, block_v + i);
+        if constexpr (std::is_same_v<decltype(d), hn::ScalableTag<double>>) {
+          reals = hn::MulAdd(by, r.real, reals);
+          imaginaries = hn::MulAdd(by, r.imaginary, imaginaries);
+        } else {
+          real += hn::GetLane(hn::Mul(by, r.real));
+          imaginary += hn::GetLane(hn::Mul(by, r.imaginary));
+        }
+      });
       sums[j] += Complex(real + sum_of(wide, reals), imaginary + sum_of(wide, imaginaries));
     }
-  });
+  }
 }
 
 void weighted_pairs(const double* p, const double* v, std::size_t n, const Node* nodes, const Complex* weights,
                     const Complex* sums, std::size_t count, double* out) {
-  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
     const auto entry = hn::LoadU(d, p + i), by = hn::LoadU(d, v + i);
     auto total = hn::Zero(d);
     for (std::size_t j = 0; j < count; ++j) {

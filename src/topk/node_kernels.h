@@ -2,6 +2,7 @@
 
 #include <complex>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "topk/shape_kernels.h"
@@ -18,7 +19,9 @@ struct Node {
 /// What independent entries come to.
 struct OddsSums {
   double mean = 0, variance = 0;  ///< of the number that are in
-  double log_weights = 0;         ///< sum of log(1 + e^z)
+  // The sum of log(1 + e^z) in parts that do not cancel: log(1 + e^-|z|), and z = (x - t) / tau where it is positive.
+  double logs = 0, entries_above = 0;
+  std::int64_t above = 0;
 };
 
 /// p = 1 / (1 + e^-z), z = (x - t) / tau

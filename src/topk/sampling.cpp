@@ -6,6 +6,7 @@
 #include <random>
 #include <stdexcept>
 
+#include "topk/limits.h"
 #include "topk/subsets.h"
 #include "tuiqiao/topk.h"
 
@@ -108,10 +109,11 @@ class Halving {
 }  // namespace
 
 std::vector<std::vector<std::int64_t>> sample_subsets(std::span<const double> x, int k, double tau, std::uint64_t seed,
-                                                      int count) {
+                                                      int count, const Progress& progress) {
   const auto refuse = [](const std::string& problem) { throw std::invalid_argument("[sample_subsets] " + problem); };
   if (count < 0) refuse(fmt::format("count = {}", count));
-  if (!(tau > 1e-290 && std::isfinite(tau))) refuse(fmt::format("tau = {} is not above 1e-290 or not finite", tau));
+  if (!(tau > topk::kLeastTau && std::isfinite(tau)))
+    refuse(fmt::format("tau = {} is not above {:g} and finite", tau, topk::kLeastTau));
   std::vector<double> finite;
   std::vector<std::int64_t> places, infinite;
   for (std::size_t i = 0; i < x.size(); ++i) {
@@ -123,17 +125,20 @@ std::vector<std::vector<std::int64_t>> sample_subsets(std::span<const double> x,
       infinite.push_back(static_cast<std::int64_t>(i));
     }
   }
-  const auto sure = static_cast<int>(infinite.size()), most = static_cast<int>(finite.size()) + sure;
+  const auto sure = static_cast<std::int64_t>(infinite.size()), most = static_cast<std::int64_t>(finite.size()) + sure;
   if (k < sure || k > most) refuse(fmt::format("k = {} outside [{}, {}], what the entries allow", k, sure, most));
   Random random(seed);
-  const int rest = k - sure;
+  const int rest = static_cast<int>(k - sure);
   std::vector<double> p;
-  if (rest > 0 && rest < static_cast<int>(finite.size())) p = topk::tilted_chances(finite, rest, tau);
-  std::vector<std::vector<std::int64_t>> subsets(static_cast<std::size_t>(count), infinite);
-  for (auto& subset : subsets) {
+  if (rest > 0 && rest < most - sure) p = topk::tilted_chances(finite, rest, tau);
+  Halving halving(p, random);
+  std::vector<std::vector<std::int64_t>> subsets;
+  for (int draw = 0; draw < count; ++draw) {
+    progress.step("subsets", draw, count);
+    std::vector<std::int64_t>& subset = subsets.emplace_back(infinite);
     std::vector<std::size_t> in;
     if (!p.empty()) {
-      Halving(p, random).draw(0, p.size(), rest, in);
+      halving.draw(0, p.size(), rest, in);
     } else if (rest > 0) {
       in.resize(finite.size());
       std::iota(in.begin(), in.end(), 0);
@@ -143,35 +148,5 @@ std::vector<std::vector<std::int64_t>> sample_subsets(std::span<const double> x,
   }
   return subsets;
 }
-
-template <class T>
-std::vector<std::int64_t> top_indices(std::span<const T> x, std::int64_t k) {
-  const auto n = static_cast<std::int64_t>(x.size());
-  if (k < 0 || k > n) throw std::invalid_argument(fmt::format("[top_indices] k = {} outside [0, {}]", k, n));
-  const auto value = [&](std::int64_t i) {
-    if constexpr (std::is_same_v<T, Bfloat16>) {
-      return static_cast<float>(x[static_cast<std::size_t>(i)]);
-    } else {
-      return x[static_cast<std::size_t>(i)];
-    }
-  };
-  std::vector<std::int64_t> order(x.size());
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (std::isnan(value(i))) throw std::invalid_argument(fmt::format("[top_indices] entry {} is NaN", i));
-    order[static_cast<std::size_t>(i)] = i;
-  }
-  const auto before = [&](std::int64_t a, std::int64_t b) {
-    return value(a) > value(b) || (value(a) == value(b) && a < b);
-  };
-  const auto end = order.begin() + k;
-  if (k < n) std::nth_element(order.begin(), end, order.end(), before);
-  std::sort(order.begin(), end, before);
-  order.resize(static_cast<std::size_t>(k));
-  return order;
-}
-
-template std::vector<std::int64_t> top_indices(std::span<const float>, std::int64_t);
-template std::vector<std::int64_t> top_indices(std::span<const double>, std::int64_t);
-template std::vector<std::int64_t> top_indices(std::span<const Bfloat16>, std::int64_t);
 
 }  // namespace tuiqiao

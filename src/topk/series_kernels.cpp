@@ -6,19 +6,13 @@
 #define HWY_TARGET_INCLUDE "topk/series_kernels.cpp"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
+// After highway.h.
+#include "vector_loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tuiqiao::topk::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-/// body(d, i) for whole vectors of doubles from 0 to n, then for single ones.
-template <class Body>
-HWY_INLINE void for_each_vector(std::size_t n, const Body& body) {
-  const hn::ScalableTag<double> d;
-  std::size_t i = 0;
-  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) body(d, i);
-  for (; i < n; ++i) body(hn::CappedTag<double, 1>(), i);
-}
+using tuiqiao::HWY_NAMESPACE::for_each_vector;
 
 /// One sum a moment, a vector each.
 class Sums {
@@ -41,7 +35,7 @@ class Sums {
 
 void product_moments(const double* p, std::size_t n, std::span<double> moments) {
   Sums sums(moments.size());
-  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
     // (1 - u^2) R_m with R_0 = R_1 = 0 and R_{m+1} = 2 u R_m - R_{m-1}, less 2 for even m + 1.
     const auto in = hn::LoadU(d, p + i), one = hn::Set(d, 1.0);
     const auto twice_u = hn::Mul(hn::Set(d, 4.0), hn::Sub(in, hn::Set(d, 0.5)));
@@ -59,7 +53,7 @@ void product_moments(const double* p, std::size_t n, std::span<double> moments) 
 
 void tilt_moments(const double* p, const double* v, std::size_t n, std::span<double> moments) {
   Sums sums(moments.size());
-  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
     const auto in = hn::LoadU(d, p + i);
     const auto twice_u = hn::Mul(hn::Set(d, 4.0), hn::Sub(in, hn::Set(d, 0.5)));
     auto now = hn::Mul(in, hn::LoadU(d, v + i));
@@ -86,7 +80,7 @@ HWY_INLINE hn::Vec<D> value_of(D d, std::span<const double> series, hn::Vec<D> t
 }
 
 void tilts(const double* p, std::size_t n, std::span<const double> series, double* out) {
-  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
     const auto in = hn::LoadU(d, p + i);
     const auto twice_u = hn::Mul(hn::Set(d, 4.0), hn::Sub(in, hn::Set(d, 0.5)));
     hn::StoreU(hn::Mul(in, value_of(d, series, twice_u)), d, out + i);
@@ -95,7 +89,7 @@ void tilts(const double* p, std::size_t n, std::span<const double> series, doubl
 
 void pairs(const double* p, const double* v, std::size_t n, std::span<const double> a, std::span<const double> b,
            std::span<const double> c, double* out) {
-  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+  for_each_vector<double>(n, [&](auto d, std::size_t i) HWY_ATTR {
     const auto in = hn::LoadU(d, p + i);
     const auto twice_u = hn::Mul(hn::Set(d, 4.0), hn::Sub(in, hn::Set(d, 0.5)));
     const auto own = hn::NegMulAdd(in, value_of(d, c, twice_u), value_of(d, b, twice_u));

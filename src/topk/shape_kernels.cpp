@@ -1,4 +1,4 @@
-#include "shape_kernels.h"
+#include "topk/shape_kernels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -93,10 +93,9 @@ class WideSum {
   double total_ = 0;
 };
 
-/// body(v, i, valid): whole vectors from 0 to n, the last filled up with zeros; `valid` masks the lanes that are there.
-/// widen() after each block of 32.
+/// body(i, count): whole vectors from 0 to n, of the last only the first `count` lanes; widen() after each block of 32.
 template <class T, class Body, class Widen>
-HWY_INLINE void for_each_block(std::size_t n, const Body& body, const Widen& widen) {
+HWY_INLINE void for_each_vector_widening(std::size_t n, const Body& body, const Widen& widen) {
   const hn::ScalableTag<T> d;
   const std::size_t lanes = hn::Lanes(d), whole = n - n % lanes, block = 32 * lanes;
   for (std::size_t from = 0; from < whole; from += block) {
@@ -132,7 +131,7 @@ Sides sides(const T* x, std::size_t n, Threshold at) {
   const Distance<decltype(d)> distance(d, at);
   WideSum<T> tail_above, slope_above, tail_below, slope_below;
   Sides result;
-  for_each_block<T>(
+  for_each_vector_widening<T>(
       n,
       [&](std::size_t i, std::size_t count) HWY_ATTR {
         const auto valid = hn::FirstN(d, count);
@@ -156,7 +155,7 @@ template <class Shape, class T>
 void values(const T* x, std::size_t n, Threshold at, T* p) {
   const hn::ScalableTag<T> d;
   const Distance<decltype(d)> distance(d, at);
-  for_each_block<T>(
+  for_each_vector_widening<T>(
       n,
       [&](std::size_t i, std::size_t count) HWY_ATTR {
         const auto z = distance(load(d, x + i, count));
@@ -172,7 +171,7 @@ SlopeSums sums(const T* x, const T* v, std::size_t n, Threshold at) {
   const hn::ScalableTag<T> d;
   const Distance<decltype(d)> distance(d, at);
   WideSum<T> slope, slope_v, slope_z, slope_v_z;
-  for_each_block<T>(
+  for_each_vector_widening<T>(
       n,
       [&](std::size_t i, std::size_t count) HWY_ATTR {
         const auto valid = hn::FirstN(d, count);
@@ -195,7 +194,7 @@ void slopes(const T* x, const T* v, std::size_t n, Threshold at, double centre, 
   const hn::ScalableTag<T> d;
   const Distance<decltype(d)> distance(d, at);
   const auto middle = hn::Set(d, static_cast<T>(centre)), by = hn::Set(d, static_cast<T>(scale));
-  for_each_block<T>(
+  for_each_vector_widening<T>(
       n,
       [&](std::size_t i, std::size_t count) HWY_ATTR {
         const auto f = Shape::tail(d, distance(load(d, x + i, count))).slope;
@@ -212,7 +211,7 @@ Contents contents(const T* x, std::size_t n) {
   const auto top = hn::Set(d, infinity), bottom = hn::Set(d, -infinity);
   auto least = top, most = bottom;
   Contents result;
-  for_each_block<T>(
+  for_each_vector_widening<T>(
       n,
       [&](std::size_t i, std::size_t count) HWY_ATTR {
         const auto v = load(d, x + i, count);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "parallel.h"
+#include "topk/limits.h"
 #include "topk/node_kernels.h"
 #include "topk/series_kernels.h"
 #include "topk/threshold.h"
@@ -19,8 +20,7 @@ namespace {
 
 using Complex = std::complex<double>;
 
-constexpr double kQuadratureError = 1e-17;  // of aliasing, and of the nodes left out
-constexpr std::size_t kBlock = 1 << 15;     // entries a thread takes
+constexpr std::size_t kBlock = 1 << 15;  // entries a thread takes
 
 /// body(from, size) for blocks of the row, on OpenMP's threads where there are several.
 template <class Body>
@@ -37,10 +37,13 @@ void for_each_block(std::size_t n, const Body& body) {
   }
 }
 
+/// How many times e an error must be below 2 P(number = k), whose least is 0.75 / (4 sqrt V + 1).
+double log_of_precision(double variance) { return std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kNodeError)); }
+
 /// The least odd number of nodes whose aliasing is small enough for numbers up to `away` from the mean; more than n are
 /// never needed.
 std::int64_t node_count(double variance, std::size_t n, double away) {
-  const double wanted = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
+  const double wanted = log_of_precision(variance);
   // D^2 = 2 wanted (V + D / 3) for the distance D; two entries less move the mean by less than 2.
   const double a = wanted / 3, distance = a + std::sqrt(a * a + 2 * wanted * variance);
   const double most = static_cast<double>(n) + 1;
@@ -81,7 +84,7 @@ std::size_t series_degree(double t, double variance, std::size_t nodes) {
   constexpr std::size_t kNodeOverTerm = 4;  // a division and some ten operations, over three operations
   for (std::size_t degree = 2; degree <= kNodeOverTerm * nodes && t < 0.75; ++degree) {
     const double next = static_cast<double>(degree) + 1;
-    if (4 * (variance + 1) * next * std::pow(t, next) / ((1 - t) * (1 - t)) < kQuadratureError) return degree;
+    if (4 * (variance + 1) * next * std::pow(t, next) / ((1 - t) * (1 - t)) < kNodeError) return degree;
   }
   return 0;
 }
@@ -131,7 +134,7 @@ Nodes nodes_of(std::span<const double> p, double mean, double variance, double a
   Nodes nodes;
   nodes.count = node_count(variance, p.size(), away);
   nodes.centre = std::llround(mean);
-  const double least = std::log(2 * (4 * std::sqrt(variance) + 1) / (0.75 * kQuadratureError));
+  const double least = log_of_precision(variance);
   for (std::size_t j = 0; static_cast<std::int64_t>(j) <= nodes.count / 2; ++j) {
     const double theta = nodes.theta(j);
     if ((variance - 0.5) * (1 - std::cos(theta)) > least) break;
@@ -151,6 +154,7 @@ Nodes nodes_of(std::span<const double> p, double mean, double variance, double a
 /// A row as independent entries, in with chance p each, of which k are in on average, and the nodes for the law of
 /// those that are in, given that they are k.
 struct Tilted {
+  Threshold at;
   std::vector<double> p;
   double log_z = 0;
   Nodes nodes;
@@ -165,9 +169,17 @@ OddsSums take_odds_in_blocks(std::span<const double> x, Threshold at, std::span<
     parts[block] = take_odds(x.subspan(from, size), at, p.subspan(from, size));
   });
   OddsSums sums;
-  for (const OddsSums& part : parts)
-    sums.mean += part.mean, sums.variance += part.variance, sums.log_weights += part.log_weights;
+  for (const OddsSums& part : parts) {
+    sums.mean += part.mean, sums.variance += part.variance, sums.logs += part.logs;
+    sums.entries_above += part.entries_above, sums.above += part.above;
+  }
   return sums;
+}
+
+/// The sum of log(1 + e^z) + k t / tau, of which t cancels but for k less the number of entries above it.
+double log_of_weights(const OddsSums& sums, Threshold at, int k, double tau) {
+  const double left = static_cast<double>(k) - static_cast<double>(sums.above);
+  return sums.entries_above / tau + left * (at.base / tau) + left * (at.offset / tau) + sums.logs;
 }
 
 Tilted tilt(std::span<const double> x, int k, double tau) {
@@ -182,7 +194,8 @@ Tilted tilt(std::span<const double> x, int k, double tau) {
     chance += tilted.weights.back().real();
   }
   for (Complex& weight : tilted.weights) weight /= chance;
-  tilted.log_z = sums.log_weights + static_cast<double>(k) * (at.base / tau + at.offset / tau) + std::log(chance);
+  tilted.at = at;
+  tilted.log_z = log_of_weights(sums, at, k, tau) + std::log(chance);
   return tilted;
 }
 
@@ -298,6 +311,49 @@ void take_pairs(const Tilted& tilted, std::span<const double> v, std::span<doubl
   });
 }
 
+/// Chances of each entry to be in by itself, and what they are multiplied by, given that k are in.
+struct Recursion {
+  std::vector<double> in, ratio;
+  double log_z = 0;
+};
+
+Recursion recursion_of(std::span<const double> x, int k, double tau) {
+  const Threshold at = find_threshold(TopkMethod::sigmoid, x, contents_of(x), k, tau);
+  const std::size_t n = x.size(), width = static_cast<std::size_t>(k) + 1;
+  Recursion result{std::vector<double>(n), std::vector<double>(n)};
+  std::vector<double>&in = result.in, out_of(n);
+  OddsSums sums;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double z = (x[i] - at.base - at.offset) * at.inverse_tau, e = std::exp(-std::abs(z));
+    const double most = 1 / (1 + e), least = e / (1 + e);
+    in[i] = z > 0 ? most : least;
+    out_of[i] = z > 0 ? least : most;
+    sums.logs += std::log1p(e);
+    if (z > 0) ++sums.above, sums.entries_above += x[i];
+  }
+  // first[j][m]: the chance that m of the first j entries are in; no logarithms, whose size would cost digits.
+  std::vector<double> first((n + 1) * width, 0);
+  first[0] = 1;
+  for (std::size_t j = 0; j < n; ++j) {
+    const double* before = &first[j * width];
+    double* now = &first[(j + 1) * width];
+    now[0] = out_of[j] * before[0];
+    for (std::size_t m = 1; m < width; ++m) now[m] = out_of[j] * before[m] + in[j] * before[m - 1];
+  }
+  const double chance = first[n * width + width - 1];
+  std::vector<double> last(width, 0);  // last[m]: that m of the entries behind are in
+  last[0] = 1;
+  for (std::size_t j = n; j-- > 0;) {
+    double others = 0;  // that k - 1 of the others are in
+    for (std::size_t m = 0; m + 1 < width; ++m) others += first[j * width + m] * last[width - 2 - m];
+    result.ratio[j] = others / chance;
+    for (std::size_t m = width - 1; m > 0; --m) last[m] = out_of[j] * last[m] + in[j] * last[m - 1];
+    last[0] *= out_of[j];
+  }
+  result.log_z = log_of_weights(sums, at, k, tau) + std::log(chance);
+  return result;
+}
+
 }  // namespace
 
 double subset_marginals(std::span<const double> x, int k, double tau, std::span<double> out) {
@@ -351,38 +407,31 @@ std::vector<double> tilted_chances(std::span<const double> x, int k, double tau)
 }
 
 double subset_marginals_by_recursion(std::span<const double> x, int k, double tau, std::span<double> out) {
-  const Threshold at = find_threshold(TopkMethod::sigmoid, x, contents_of(x), k, tau);
-  const std::size_t n = x.size(), width = static_cast<std::size_t>(k) + 1;
-  std::vector<double> in(n), out_of(n);
-  double log_weights = 0;
-  for (std::size_t i = 0; i < n; ++i) {
-    const double z = (x[i] - at.base - at.offset) * at.inverse_tau, e = std::exp(-std::abs(z));
-    const double most = 1 / (1 + e), least = e / (1 + e);
-    in[i] = z > 0 ? most : least;
-    out_of[i] = z > 0 ? least : most;
-    log_weights += std::max(z, 0.0) + std::log1p(e);  // log(1 + e^z)
+  const Recursion recursion = recursion_of(x, k, tau);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = std::min(1.0, recursion.in[i] * recursion.ratio[i]);
+  return recursion.log_z;
+}
+
+double subset_log_marginals(std::span<const double> x, int k, double tau, std::span<double> out) {
+  Tilted tilted = tilt(x, k, tau);
+  // The ratio of a chance to its tilted one is smooth in that: a stand-in where it underflows.
+  for (double& p : tilted.p) p = std::max(p, 1e-300);
+  std::vector<double> ratio(x.size());
+  double log_z = tilted.log_z;
+  if (!take_marginals(tilted, ratio) && static_cast<double>(x.size()) * k <= kMostRecursion) {
+    Recursion recursion = recursion_of(x, k, tau);
+    ratio = std::move(recursion.ratio);
+    log_z = recursion.log_z;
+  } else {
+    for (std::size_t i = 0; i < ratio.size(); ++i) ratio[i] /= tilted.p[i];
   }
-  // first[j][m]: the chance that m of the first j entries are in; no logarithms, whose size would cost digits.
-  std::vector<double> first((n + 1) * width, 0);
-  first[0] = 1;
-  for (std::size_t j = 0; j < n; ++j) {
-    const double* before = &first[j * width];
-    double* now = &first[(j + 1) * width];
-    now[0] = out_of[j] * before[0];
-    for (std::size_t m = 1; m < width; ++m) now[m] = out_of[j] * before[m] + in[j] * before[m - 1];
+  const Threshold at = tilted.at;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const double z = (x[i] - at.base - at.offset) * at.inverse_tau;
+    const double log_tilted = std::min(z, 0.0) - std::log1p(std::exp(-std::abs(z)));
+    out[i] = std::min(0.0, log_tilted + std::log(ratio[i]));
   }
-  const double chance = first[n * width + width - 1];
-  std::vector<double> last(width, 0), found(n);  // last[m]: that m of the entries behind are in
-  last[0] = 1;
-  for (std::size_t j = n; j-- > 0;) {
-    double others = 0;  // that k - 1 of the others are in
-    for (std::size_t m = 0; m + 1 < width; ++m) others += first[j * width + m] * last[width - 2 - m];
-    found[j] = std::min(1.0, in[j] * (others / chance));
-    for (std::size_t m = width - 1; m > 0; --m) last[m] = out_of[j] * last[m] + in[j] * last[m - 1];
-    last[0] *= out_of[j];
-  }
-  std::copy(found.begin(), found.end(), out.begin());
-  return log_weights + static_cast<double>(k) * (at.base / tau + at.offset / tau) + std::log(chance);
+  return log_z;
 }
 
 }  // namespace tuiqiao::topk

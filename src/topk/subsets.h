@@ -19,15 +19,16 @@ namespace tuiqiao::topk {
 /// Error:  1e-12 absolute in each probability; relative error 1e-15 (1 + p_i / out_i), so that an entry whose chance
 ///         is far below its tilted one keeps the absolute error only, unless n k <= kMostRecursion: such rows are left
 ///         to the recursion, which has relative error 1e-10 everywhere.
-/// Cost:   O(n) for each node that counts, some 7 to 25 of them whatever n and k.
+/// Cost:   O(n): two passes over a series in T_m(2 p - 1) where V is large, else one for each node that counts, 15 to
+///         32 of them for long rows.
 double subset_marginals(std::span<const double> x, int k, double tau, std::span<double> out);
 
 /// The gradient of sum v p in x, into out: the covariances of each entry with sum v over S, over tau. out: not v.
 void subset_vjp(std::span<const double> x, int k, double tau, std::span<const double> v, std::span<double> out);
 
 /// Of the number of entries that are in, each with its own chance p and independent of the others: the probabilities of
-/// least, least + 1, ..., least + out.size() - 1, right to 1e-16 (1 + their
-/// number) absolute.
+/// least, least + 1, ..., least + out.size() - 1, right to 1e-16
+/// (1 + the number of entries) absolute.
 void count_distribution(std::span<const double> p, std::int64_t least, std::span<double> out);
 
 /// The chances p of independent entries of which the subset is those that are in, given that they are k.
@@ -36,6 +37,10 @@ std::vector<double> tilted_chances(std::span<const double> x, int k, double tau)
 /// The same probabilities by the recursion over entries and the number of those that are in, which adds positive terms
 /// only: relative error 1e-10 everywhere. Cost: O(n k) time and memory.
 double subset_marginals_by_recursion(std::span<const double> x, int k, double tau, std::span<double> out);
+
+/// log P(i in S), also where the chance itself is no double; -inf nowhere. Error: that of the chances, in the relative
+/// sense. Returns log Z_k.
+double subset_log_marginals(std::span<const double> x, int k, double tau, std::span<double> out);
 
 inline constexpr double kMostRecursion = 2e6;
 

@@ -16,6 +16,7 @@
 
 #include "parallel.h"
 #include "topk/iterated.h"
+#include "topk/limits.h"
 #include "topk/shape_kernels.h"
 #include "topk/subsets.h"
 #include "topk/threshold.h"
@@ -25,6 +26,9 @@ namespace tuiqiao {
 namespace {
 
 using topk::Contents;
+using topk::kLeastTau;
+using topk::kMostSpread;
+using topk::takes_whole_k;
 using topk::Threshold;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -38,10 +42,6 @@ constexpr std::array<std::pair<TopkMethod, std::string_view>, 6> kNames{{
     {TopkMethod::laplace, "laplace"},
     {TopkMethod::clip, "clip"},
 }};
-
-bool takes_whole_k(TopkMethod method) {
-  return method == TopkMethod::softmax_iterated || method == TopkMethod::gradient;
-}
 
 [[noreturn]] void refuse(const char* function, const std::string& problem) {
   throw std::invalid_argument(fmt::format("[{}] {}", function, problem));
@@ -58,15 +58,16 @@ void check_shapes(const char* function, std::int64_t rows, std::int64_t columns,
   if (rows < 0 || columns < 0) refuse(function, fmt::format("{} rows of {} entries", rows, columns));
   if (!fits(k.size())) refuse(function, fmt::format("{} values of k for {} rows", k.size(), rows));
   if (!fits(o.tau.size())) refuse(function, fmt::format("{} values of tau for {} rows", o.tau.size(), rows));
-  for (const double tau : o.tau) {
-    if (!(tau >= 0 && std::isfinite(tau))) refuse(function, fmt::format("tau = {} is negative or not finite", tau));
+  for (std::size_t i = 0; i < o.tau.size(); ++i) {
+    if (!(o.tau[i] >= 0 && std::isfinite(o.tau[i])))
+      refuse(function, fmt::format("row {}: tau = {} is negative or not finite", i, o.tau[i]));
   }
   if (o.temperature == TopkTemperature::entropy && !(o.entropy_bits > 0 && o.entropy_bits <= 1))
     refuse(function, fmt::format("entropy_bits = {} outside (0, 1]", o.entropy_bits));
 }
 
-void check_row(std::int64_t row, const Contents& contents, double k, TopkMethod method) {
-  const auto say = [&](const std::string& problem) { refuse("smooth_topk", fmt::format("row {}: {}", row, problem)); };
+void check_row(const char* function, std::int64_t row, const Contents& contents, double k, TopkMethod method) {
+  const auto say = [&](const std::string& problem) { refuse(function, fmt::format("row {}: {}", row, problem)); };
   if (contents.has_nan) say("an entry is NaN");
   const std::int64_t present = contents.finite + contents.infinite;
   if (!(k >= 0 && k <= static_cast<double>(present)))
@@ -104,9 +105,6 @@ template <class R, class T>
 void put(const std::vector<R>& from, std::span<T> to) {
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = T(static_cast<Real<T>>(from[i]));
 }
-
-/// Below, tau counts as 0: its inverse is no double.
-constexpr double kLeastTau = 1e-290;
 
 /// Ties at the edge share what is left of k. Returns the edge.
 template <class R>
@@ -168,9 +166,6 @@ void keep(SmoothTopkRow& row, Threshold at) {
   row.threshold = at.t();
   row.threshold_rest = (at.base - row.threshold) + at.offset;
 }
-
-/// Beyond, distances in units of tau are no doubles any more.
-constexpr double kMostSpread = 1e300;
 
 /// One row, which has a number for messages, at one temperature, in units of x.
 template <class R>
@@ -247,8 +242,6 @@ double mean_entropy_bits(std::span<const R> p, std::int64_t present) {
   return sum / static_cast<double>(present);
 }
 
-constexpr double kLeastLogTau = -600;
-
 /// The temperature, in units of x, at which p has the wished entropy: by halving its logarithm.
 template <class R>
 double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<const R> x, const Contents& contents,
@@ -260,12 +253,17 @@ double tau_of_entropy(std::int64_t row, const SmoothTopkOptions& o, std::span<co
     solve(row, o.method, x, contents, k, std::exp(log_tau), p, progress);
     return mean_entropy_bits(std::span<const R>(p), present);
   };
-  double low = std::log(range) - 40, high = std::log(range) + 10;
+  const double least = std::max(std::log(range) - 680, std::log(kLeastTau) + 1);
+  double low = std::max(std::log(range) - 40, least), high = std::min(std::log(range) + 10, 709.0);
   if (entropy(high) < o.entropy_bits) {
     refuse("smooth_topk", fmt::format("row {}: entropy_bits = {} is above that of p = k / n", row, o.entropy_bits));
   }
-  while (low > kLeastLogTau && entropy(low) > o.entropy_bits) low -= 40;  // a far entry makes the range large
-  if (low <= kLeastLogTau) {
+  bool is_above = entropy(low) > o.entropy_bits;
+  while (is_above && low > least) {  // a far entry makes the range large
+    low = std::max(low - 40, least);
+    is_above = entropy(low) > o.entropy_bits;
+  }
+  if (is_above) {
     refuse("smooth_topk",
            fmt::format("row {}: ties at the edge keep the entropy above entropy_bits = {}", row, o.entropy_bits));
   }
@@ -330,9 +328,9 @@ SmoothTopkGradient pull_back(TopkMethod method, std::span<const R> x, const Smoo
     Finite finite(x, contents);
     const std::vector<double> weights = Finite::of(x, v, contents);
     std::vector<double> g(finite.x.size());
-    const int rest = static_cast<int>(row.k - static_cast<double>(contents.infinite));
-    const int most = static_cast<int>(finite.x.size()) - (method == TopkMethod::gradient ? 1 : 0);
-    if (rest <= 0 || rest > most) return nothing_moves();
+    const auto left = static_cast<std::int64_t>(row.k) - contents.infinite;
+    if (left <= 0 || left > contents.finite - (method == TopkMethod::gradient ? 1 : 0)) return nothing_moves();
+    const int rest = static_cast<int>(left);  // k fits
     if (method == TopkMethod::gradient) {
       topk::subset_vjp(finite.x, rest, row.tau, weights, g);
       gradient.tau = -slope_in_scale(finite.x, g, row.tau);
@@ -367,29 +365,63 @@ double smooth_topk_by(const std::function<double(double)>& f, const std::functio
                       std::span<const double> x, double k, double tau, std::span<double> p) {
   const Contents contents = topk::contents_of(x);
   if (p.size() != x.size()) refuse("smooth_topk_by", fmt::format("p has {} entries, x {}", p.size(), x.size()));
-  check_row(0, contents, k, TopkMethod::sigmoid);
+  check_row("smooth_topk_by", 0, contents, k, TopkMethod::sigmoid);
   const double infinite = static_cast<double>(contents.infinite),
                present = infinite + static_cast<double>(contents.finite);
   if (!(k > infinite && k < present))
     refuse("smooth_topk_by", fmt::format("k = {} outside ({}, {})", k, infinite, present));
-  if (!(tau > kLeastTau && (contents.most - contents.least) / tau < kMostSpread))
-    refuse("smooth_topk_by", fmt::format("tau = {} is too small for these entries", tau));
+  if (!f || !slope) refuse("smooth_topk_by", "f or its derivative is missing");
+  if (!(tau > kLeastTau && std::isfinite(tau)))
+    refuse("smooth_topk_by", fmt::format("tau = {} is not above {:g} and finite", tau, kLeastTau));
+  if (!((contents.most - contents.least) / tau < kMostSpread))
+    refuse("smooth_topk_by", fmt::format("finite entries lie more than {:g} tau apart", kMostSpread));
   const Threshold at = topk::find_threshold(f, slope, x, contents, k, tau);
-  for (std::size_t i = 0; i < x.size(); ++i) p[i] = f((x[i] - at.base - at.offset) / tau);
+  const std::vector<double> entries(x.begin(), x.end());  // p may be x
+  double sum = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) sum += p[i] = f((entries[i] - at.base - at.offset) / tau);
+  // Of all other functions f is the caller's.
+  if (!(std::abs(sum - k) <= 1e-9 * std::max(1.0, k)))
+    refuse("smooth_topk_by",
+           fmt::format("the sum comes to {} for k = {}: f does not rise continuously from 0 to 1", sum, k));
   return at.t();
 }
 
-TopkMethod topk_method_from_name(std::string_view wanted) {
-  for (const auto& [method, known] : kNames) {
-    if (known == wanted) return method;
+double subset_log_probabilities(std::span<const double> x, int k, double tau, std::span<double> log_p) {
+  const char* function = "subset_log_probabilities";
+  if (log_p.size() != x.size()) refuse(function, fmt::format("log_p has {} entries, x {}", log_p.size(), x.size()));
+  const Contents contents = topk::contents_of(x);
+  check_row(function, 0, contents, k, TopkMethod::gradient);
+  if (contents.infinite > 0) refuse(function, "an entry is +inf");
+  if (!(tau > kLeastTau && std::isfinite(tau)))
+    refuse(function, fmt::format("tau = {} is not above {:g} and finite", tau, kLeastTau));
+  if (!((contents.most - contents.least) / tau < kMostSpread))
+    refuse(function, fmt::format("finite entries lie more than {:g} tau apart", kMostSpread));
+  Finite row(x, contents);
+  double log_z = 0;
+  if (k == 0 || k == contents.finite) {
+    std::fill(row.p.begin(), row.p.end(), k == 0 ? -kInfinity : 0.0);
+    for (const double value : row.x) log_z += k == 0 ? 0 : value / tau;
+  } else {
+    log_z = topk::subset_log_marginals(row.x, k, tau, row.p);
   }
-  throw std::invalid_argument(
-      fmt::format("[topk_method_from_name] no method is called '{}': softmax_iterated, gradient, exponential, sigmoid, "
-                  "laplace, clip",
-                  wanted));
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) log_p[i] = std::isfinite(x[i]) ? row.p[next++] : -kInfinity;
+  return log_z;
 }
 
-std::string_view name(TopkMethod method) { return kNames[static_cast<std::size_t>(method)].second; }
+TopkMethod topk_method_from_name(std::string_view wanted) {
+  for (const auto& [method, one] : kNames) {
+    if (one == wanted) return method;
+  }
+  std::string known;
+  for (const auto& [method, one] : kNames) known += (known.empty() ? "" : ", ") + std::string(one);
+  refuse("topk_method_from_name", fmt::format("no method is called '{}': {}", wanted, known));
+}
+
+std::string_view name(TopkMethod method) {
+  const auto is_it = [=](const auto& one) { return one.first == method; };
+  return std::find_if(kNames.begin(), kNames.end(), is_it)->second;
+}
 
 template <class T>
 std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double> k, const SmoothTopkOptions& options,
@@ -405,7 +437,7 @@ std::vector<SmoothTopkRow> smooth_topk(Batch<const T> x, std::span<const double>
     const std::span<const R> row = widened<T>(x.row(i), buffer);
     const Contents contents = topk::contents_of(row);
     const double row_k = of_row(k, i), tau = of_row(options.tau, i);
-    check_row(i, contents, row_k, options.method);
+    check_row("smooth_topk", i, contents, row_k, options.method);
     std::span<R> out;
     if constexpr (std::is_same_v<T, Bfloat16>) {
       out_buffer.resize(row.size());

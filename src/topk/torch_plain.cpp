@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "topk/limits.h"
+
 /// Tensors of one number a row are [B, 1]. What a row leaves out is first replaced by harmless numbers: a where() hides
 /// a value, but not the NaN that its derivative would be.
 namespace tuiqiao::topk {
@@ -21,15 +23,8 @@ namespace {
 using at::Tensor;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kLeastTau = 1e-290;   // as the kernels: below, tau counts as 0
-constexpr double kMostSpread = 1e300;  // in units of tau
-constexpr double kReach = 2000;        // so many tau from the k-th entry, f is 0 or 1 in double
-constexpr double kNodeError = 1e-17;   // of aliasing, and of nodes left out
+constexpr double kReach = 2000;  // so many tau from the k-th entry, f is 0 or 1 in double
 constexpr double kLeastSlope = std::numeric_limits<double>::min();
-
-bool takes_whole_k(TopkMethod method) {
-  return method == TopkMethod::softmax_iterated || method == TopkMethod::gradient;
-}
 
 Tensor row_sum(const Tensor& t) { return t.sum(-1, /*keepdim=*/true); }
 Tensor count(const Tensor& mask) { return row_sum(mask.to(at::kDouble)); }
@@ -62,7 +57,7 @@ void check(const Rows& rows, TopkMethod method) {
   const Tensor tau = rows.tau.detach(), k = rows.k.detach(), x = rows.x.detach();
   const auto of = [](const Tensor& t, std::int64_t row) { return t[row].item<double>(); };
   if (const auto row = first_row(~(tau >= 0) | ~tau.isfinite()))
-    refuse(fmt::format("tau = {} is negative or not finite", of(tau, *row)));
+    refuse(fmt::format("row {}: tau = {} is negative or not finite", *row, of(tau, *row)));
   if (const auto row = first_row(x.isnan().any(-1, true))) refuse(fmt::format("row {}: an entry is NaN", *row));
   if (const auto row = first_row(~(k >= 0) | ~(k <= rows.present))) {
     refuse(fmt::format("row {}: k = {} outside [0, {}], the number of entries that are not masked", *row, of(k, *row),
@@ -134,7 +129,7 @@ Shape shape_at(TopkMethod method, const Tensor& z, const Tensor& active) {
     case TopkMethod::clip: {
       const Tensor slopes = (z > 0) & (z < 1);
       shape.tail = at::where(slopes, z - 1, zero);
-      shape.slope = slopes.to(at::kDouble);
+      shape.slope = slopes.to(at::kDouble) + 0 * z;  // a derivative of its own, though it is 0
       break;
     }
     case TopkMethod::sigmoid: {

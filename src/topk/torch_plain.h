@@ -13,7 +13,8 @@ namespace tuiqiao::topk {
 /// Domain, throws: as tuiqiao::smooth_topk.
 /// Error:  kTopkError in float64, in the relative sense of the kernels for the threshold methods; absolute only for
 ///         `gradient`, whose rows with wide gaps the kernels give to a recursion.
-/// Cost:   tensors of float64: about 15 for a threshold method, 10 for each node of `gradient` (7 to 25), 5 k for
+/// Cost:   tensors of float64: about 15 for a threshold method, 10 for each node of `gradient` (15 to 32 for long
+/// rows), 5 k for
 ///         softmax_iterated; kept for autograd where it follows.
 at::Tensor plain_smooth_topk(const at::Tensor& x, const at::Tensor& k, const at::Tensor& tau, TopkMethod method);
 
