@@ -38,7 +38,7 @@ struct Arguments {
   std::string method = "laplace";
   double k = 0, tau = 1, entropy_bits = 0;
   int threads = 0;
-  bool json = false, scale_free = false, hard = false;
+  bool json = false, scale_free = false, hard = false, has_entropy = false;
 };
 
 /// Numbers apart from each other by white space or commas. Throws: tuiqiao::Error.
@@ -96,11 +96,9 @@ std::string as_text(const SmoothTopkRow& row, const SmoothTopkOptions& options, 
 std::string plot_of(Batch<const double> x, std::span<const double> p, const SmoothTopkRow& row,
                     const SmoothTopkOptions& options) {
   const std::span<const double> entries = x.row(0);
-  std::vector<std::size_t> order(entries.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return entries[a] > entries[b]; });
   std::vector<double> v(entries.size(), 0), gradient(entries.size());
-  for (std::size_t i = 0; i < std::min(order.size(), static_cast<std::size_t>(std::ceil(row.k))); ++i) v[order[i]] = 1;
+  for (const std::int64_t i : top_indices(entries, static_cast<std::int64_t>(std::ceil(row.k))))
+    v[static_cast<std::size_t>(i)] = 1;
   const std::int64_t n = x.columns;
   smooth_topk_vjp<double>({entries.data(), 1, n}, std::array{row}, {v.data(), 1, n}, options, {gradient.data(), 1, n});
   Series chance{"", {}, false}, slope{"", {}, false};
@@ -125,13 +123,15 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
   options.tau = {arguments.tau};
   options.hard = arguments.hard;
   if (arguments.scale_free) options.temperature = TopkTemperature::scale_free;
-  if (arguments.entropy_bits > 0) {
+  if (arguments.has_entropy) {
     options.temperature = TopkTemperature::entropy;
     options.entropy_bits = arguments.entropy_bits;
   }
   ProgressBar bar;
   options.progress = {
       [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};
+  if (!arguments.plot.empty() && !arguments.plot.ends_with(".svg"))
+    throw std::invalid_argument(fmt::format("--plot {}: plots are written as .svg", arguments.plot));
   check_writable(arguments.out);
   check_writable(arguments.plot);
   const NpyArray input = input_of(arguments, stop);
@@ -144,14 +144,15 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
   }
   const std::int64_t rows = input.shape.size() == 2 ? input.shape[0] : 1;
   const std::int64_t columns = input.shape.empty() ? 1 : input.shape.back();
+  if (!arguments.plot.empty() && rows != 1)
+    throw std::invalid_argument(fmt::format("--plot shows one row, not {}", rows));
+  if (!arguments.plot.empty() && columns > kMostPlotted)
+    throw std::invalid_argument(fmt::format("--plot shows at most {} entries", kMostPlotted));
   const Batch<const double> x{input.values.data(), rows, columns};
   std::vector<double> p(input.values.size());
   const auto results = smooth_topk<double>(x, std::array{arguments.k}, options, {p.data(), rows, columns});
   bar.clear();
   if (!arguments.plot.empty()) {
-    if (rows != 1) throw std::invalid_argument(fmt::format("--plot shows one row, not {}", rows));
-    if (columns > kMostPlotted)
-      throw std::invalid_argument(fmt::format("--plot shows at most {} entries", kMostPlotted));
     write_file_atomically(arguments.plot, plot_of(x, p, results[0], options));
   }
   if (!arguments.out.empty()) {
@@ -173,7 +174,8 @@ Run add_topk(CLI::App& app) {
   Arguments& a = *arguments;
   app.footer(kExamples);
   app.add_option("input", a.input,
-                 "A .npy file with a row or rows of numbers; '-' or none reads numbers (or .npy) from standard input")
+                 "A .npy file with a row or rows of numbers; '-' or none reads one row of numbers (or .npy) from "
+                 "standard input")
       ->type_name("FILE");
   app.add_option("-k,--k", a.k, "How many to choose; any real number for the threshold methods")
       ->type_name("K")
@@ -182,20 +184,25 @@ Run add_topk(CLI::App& app) {
       ->type_name("NAME");
   auto* tau = app.add_option("--tau", a.tau, "Temperature; 0 is the hard top-k [1]")->type_name("T");
   auto* scale = app.add_flag("--scale-free", a.scale_free, "Take --tau in units of each row's standard deviation");
-  app.add_option("--entropy", a.entropy_bits, "Find the temperature at which an entry has so many bits on average")
-      ->type_name("BITS")
-      ->check(CLI::PositiveNumber)
-      ->excludes(tau)
-      ->excludes(scale);
+  auto* entropy =
+      app.add_option("--entropy", a.entropy_bits, "Find the temperature at which an entry has so many bits on average")
+          ->type_name("BITS")
+          ->excludes(tau)
+          ->excludes(scale);
   app.add_flag("--hard", a.hard, "Print the hard choice, 1 for the k largest; --plot still shows the smooth gradient");
   app.add_flag("--json", a.json,
                "One JSON object a row: method, k, tau, threshold, log_z, indices (of the k largest), p");
-  app.add_option("--out", a.out, "Write p here as .npy instead")->type_name("FILE");
-  app.add_option("--plot", a.plot, "Draw p and a gradient of one row, as SVG")->type_name("FILE");
+  app.add_option("--out", a.out, "Write p here as .npy of float64 instead; text shows ten digits, --json and this all")
+      ->type_name("FILE");
+  app.add_option("--plot", a.plot, "Draw p and a gradient of one row of at most 20000 entries, as .svg")
+      ->type_name("FILE");
   app.add_option("--threads", a.threads, "Processor threads, at most 512; 0 for all [0]")
       ->type_name("N")
       ->check(CLI::Range(0, 512));
-  return [arguments](const std::stop_token& stop) { return run(*arguments, stop); };
+  return [arguments, entropy](const std::stop_token& stop) {
+    arguments->has_entropy = entropy->count() > 0;
+    return run(*arguments, stop);
+  };
 }
 
 }  // namespace tuiqiao::cli

@@ -60,6 +60,17 @@ TEST_F(TopkCli, DrawsARow) {
   EXPECT_TRUE(svg.ends_with("</svg>\n"));
 }
 
+TEST_F(TopkCli, ChecksWhatItIsAskedForFirst) {
+  for (const char* bits : {"nan", "0", "-1", "2", "inf"}) {
+    const Result result = run({"topk", "-k", "1", "--entropy", bits}, {.input = "1 2 3"});
+    EXPECT_NE(result.code, 0) << bits;
+    EXPECT_NE(result.err.find("outside (0, 1]"), std::string::npos) << result.err;
+  }
+  const Result png = run({"topk", "-k", "1", "--plot", path("p.png")}, {.input = "1 2 3"});
+  EXPECT_NE(png.code, 0);
+  EXPECT_NE(png.err.find("plots are written as .svg"), std::string::npos) << png.err;
+}
+
 TEST_F(TopkCli, RefusesBadInputAndWritesNothing) {
   const auto refused = [&](Arguments arguments, const std::string& input, int code, const std::string& problem) {
     arguments.insert(arguments.begin(), "topk");
