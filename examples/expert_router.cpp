@@ -98,11 +98,7 @@ Outcome learn(const Fashion& train, const Fashion& test, Router router, int step
   return measure(model, test, router, options);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const std::string folder = argc > 1 ? argv[1] : "/usr/share/datasets/fashion-mnist";
-  const int steps = argc > 2 ? std::atoi(argv[2]) : 1000, seeds = argc > 3 ? std::atoi(argv[3]) : 3;
+int run(const std::string& folder, int steps, int seeds) {
   tuiqiao::set_torch_threads(0);
   const Fashion train = read_fashion(folder, "train"), test = read_fashion(folder, "t10k");
   for (const Router router : {Router::softmax, Router::topk}) {
@@ -116,4 +112,9 @@ int main(int argc, char** argv) {
       std::fflush(stdout);
     }
   }
+  return 0;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_example(argc, argv, 1000, 3, run); }

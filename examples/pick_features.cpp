@@ -2,8 +2,8 @@
 //
 // Fashion-MNIST at 10 x 10 pixels: 3 pixels are as they are, each of the other 97 is shuffled over the images, so that
 // it looks like a pixel and says nothing. A small network names the garment from features times p, and one score a
-// feature is learnt with it, p = smooth_topk(scores, 3). Beside it the same with p = softmax(scores). Both are as hard
-// as each other: their temperatures are set to the same mean entropy of p, which falls while they learn.
+// feature is learnt with it, p = smooth_topk(scores, 3). Beside it the same with p = softmax(scores). Temperatures are
+// found for a mean entropy of p that falls from nearly that of an even p; at the end both are as hard as each other.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -74,11 +74,7 @@ Outcome learn(const Task& task, std::int64_t k, tuiqiao::SmoothTopkOptions optio
   return outcome;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const std::string folder = argc > 1 ? argv[1] : "/usr/share/datasets/fashion-mnist";
-  const int steps = argc > 2 ? std::atoi(argv[2]) : 600, seeds = argc > 3 ? std::atoi(argv[3]) : 5;
+int run(const std::string& folder, int steps, int seeds) {
   tuiqiao::set_torch_threads(0);
   const Fashion data = read_fashion(folder, "train");
   struct Way {
@@ -106,4 +102,9 @@ int main(int argc, char** argv) {
                 found, static_cast<int>(kRelevant) * seeds, all, seeds, loss);
     std::fflush(stdout);
   }
+  return 0;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_example(argc, argv, 600, 5, run); }
