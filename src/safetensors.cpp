@@ -208,8 +208,10 @@ std::string safetensors_of(const std::map<std::string, SafetensorsTensor>& tenso
       throw std::invalid_argument(fmt::format("[safetensors_of] '{}': {} values for the shape {}", name,
                                               tensor.values.size(), fmt::join(tensor.shape, " x ")));
     }
-    const std::uint64_t end = at + tensor.values.size_bytes();
-    header[name] = {{"dtype", "F32"}, {"shape", tensor.shape}, {"data_offsets", {at, end}}};
+    if (tensor.type != "F32" && tensor.type != "F16" && tensor.type != "BF16")
+      throw std::invalid_argument(fmt::format("[safetensors_of] '{}': type '{}' is not written", name, tensor.type));
+    const std::uint64_t end = at + tensor.values.size() * type_of(tensor.type)->bytes;
+    header[name] = {{"dtype", tensor.type}, {"shape", tensor.shape}, {"data_offsets", {at, end}}};
     at = end;
   }
   std::string text = header.dump();
@@ -217,8 +219,16 @@ std::string safetensors_of(const std::map<std::string, SafetensorsTensor>& tenso
   const std::uint64_t length = text.size();
   std::string bytes(reinterpret_cast<const char*>(&length), sizeof length);
   bytes += text;
-  for (const auto& [name, tensor] : tensors)
-    bytes.append(reinterpret_cast<const char*>(tensor.values.data()), tensor.values.size_bytes());
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.type == "F32") {
+      bytes.append(reinterpret_cast<const char*>(tensor.values.data()), tensor.values.size_bytes());
+      continue;
+    }
+    for (const float value : tensor.values) {
+      const std::uint16_t half = tensor.type == "F16" ? half_of_float(value) : bfloat_of_float(value);
+      bytes.append(reinterpret_cast<const char*>(&half), sizeof half);
+    }
+  }
   return bytes;
 }
 

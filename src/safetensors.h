@@ -48,14 +48,15 @@ class SafetensorsFile {
 /// Whether bytes begin as a .safetensors file does: a header's length, then a JSON object.
 bool is_safetensors(std::string_view bytes);
 
-/// A tensor to be written, as float32.
+/// A tensor to be written.
 struct SafetensorsTensor {
   std::vector<std::int64_t> shape;
   std::span<const float> values;
+  std::string type = "F32";  ///< or "F16", "BF16": rounded to the nearest
 };
 
-/// The bytes of a .safetensors file of float32 tensors, in the order of their names.
-/// Throws: std::invalid_argument where a shape does not fit its values.
+/// The bytes of a .safetensors file, the tensors in the order of their names.
+/// Throws: std::invalid_argument where a shape does not fit its values, or on another type.
 std::string safetensors_of(const std::map<std::string, SafetensorsTensor>& tensors,
                            const std::map<std::string, std::string>& metadata = {});
 

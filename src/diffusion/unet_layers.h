@@ -1,0 +1,116 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tuiqiao/diffusion/unet.h"
+
+namespace tuiqiao {
+
+/// Makes parameters, names them, and draws their first values.
+class ParameterMaker {
+ public:
+  ParameterMaker(std::vector<std::pair<std::string, at::Tensor>>& named, std::uint64_t seed);
+
+  /// Uniform in [-bound, bound].
+  at::Tensor uniform(const std::string& name, at::IntArrayRef shape, double bound);
+  at::Tensor normal(const std::string& name, at::IntArrayRef shape, double deviation);
+  at::Tensor constant(const std::string& name, at::IntArrayRef shape, double value);
+
+ private:
+  at::Tensor keep(const std::string& name, const at::Tensor& values);
+
+  std::vector<std::pair<std::string, at::Tensor>>& named_;
+  at::Generator random_;
+};
+
+enum class Activation { silu, mish, gelu, relu };
+
+struct Linear {
+  at::Tensor weight, bias;
+
+  Linear() = default;
+  Linear(ParameterMaker& make, const std::string& name, int in, int out);
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+struct Conv {
+  at::Tensor weight, bias;
+  int stride = 1, padding = 1;
+
+  Conv() = default;
+  /// `zero`: starts as 0.
+  Conv(ParameterMaker& make, const std::string& name, int in, int out, int kernel, bool zero = false);
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+struct Norm {
+  at::Tensor weight, bias;
+  int groups = 1;
+  double eps = 1e-5;
+
+  Norm() = default;
+  Norm(ParameterMaker& make, const std::string& name, int channels, int groups, double eps);
+  at::Tensor operator()(const at::Tensor& x) const;
+  /// The norm, then the activation.
+  at::Tensor activated(const at::Tensor& x, Activation activation) const;
+};
+
+at::Tensor activated(const at::Tensor& x, Activation activation);
+
+/// What all blocks of a network have in common.
+struct BlockOptions {
+  int time_channels = 0, groups = 1;
+  std::optional<int> attention_groups = {};  ///< nothing: no norm before attention
+  double eps = 1e-5, dropout = 0, output_scale = 1;
+  bool scale_shift = false;
+  Activation activation = Activation::silu;
+  std::optional<int> head_dim = {};
+};
+
+enum class Resample { none, up, down };
+
+/// diffusers' ResnetBlock2D.
+struct Resnet {
+  Norm norm1, norm2;
+  Conv conv1, conv2;
+  Linear time;
+  std::optional<Conv> shortcut;
+  Resample resample = Resample::none;
+  BlockOptions options;
+
+  Resnet(ParameterMaker& make, const std::string& name, int in, int out, const BlockOptions& options,
+         Resample resample = Resample::none);
+  /// Shapes: time: the activation of the embedding, [B, time_channels].
+  at::Tensor operator()(const at::Tensor& x, const at::Tensor& time, bool training) const;
+};
+
+/// diffusers' Attention over the places of an image.
+struct Attention {
+  std::optional<Norm> norm;
+  Linear query, key, value, out;
+  int heads = 1;
+  double output_scale = 1;
+
+  Attention(ParameterMaker& make, const std::string& name, int channels, const BlockOptions& options);
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+/// Two linear layers with an activation between: SiLU in diffusers, whatever the network's own.
+struct TimeEmbedding {
+  Linear first, second;
+
+  TimeEmbedding() = default;
+  TimeEmbedding(ParameterMaker& make, const std::string& name, int in, int out);
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+/// Twice as high and wide, each place four times.
+at::Tensor upsampled(const at::Tensor& x);
+
+}  // namespace tuiqiao
