@@ -537,6 +537,16 @@ TEST(TopkTorch, LogPartitionIsThatOfTheKernelsWithItsGradients) {
               1e-7);
 }
 
+/// clip is made of straight pieces: its second derivative is 0, but it is there.
+TEST(TopkTorch, ClipHasASecondDerivativeOfZero) {
+  const Tensor x = numbers({0.3, 0.1, -0.2, 0.9, 0.5}).requires_grad_();
+  const Tensor p = smooth_topk(x, 2, options_of(TopkMethod::clip));
+  const Tensor gradient = torch::autograd::grad({(p * numbers({3, 1, 4, 1, 5})).sum()}, {x}, {}, true, true)[0];
+  EXPECT_GT(gradient.abs().max().item<double>(), 0);
+  const Tensor second = torch::autograd::grad({gradient.square().sum()}, {x})[0];
+  EXPECT_TRUE(second.equal(torch::zeros_like(second))) << second;
+}
+
 TEST(TopkTorch, RefusesBadInputOnBothPaths) {
   const auto expect_refusal = [](const std::string& words, const Tensor& x, const Tensor& k, const Tensor& tau,
                                  TopkMethod method) {
