@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <numbers>
+#include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -170,6 +171,31 @@ TEST(SmoothTopkBy, RefusesBadInput) {
 }
 
 /// Bounded work whatever f: "expected O(n) calls of f".
+TEST(SmoothTopkBy, HasTheGradientOfDifferences) {
+  const auto f = [](double z) { return std::atan(z) / std::numbers::pi + 0.5; };
+  const auto slope = [](double z) { return 1 / (std::numbers::pi * (1 + z * z)); };
+  const Values x{0.3, -1, 2, INFINITY, 0.1, -INFINITY, 0.9}, v{1, -2, 3, 9, 0.5, 7, -1};
+  Values p(x.size()), gradient(x.size());
+  const double t = smooth_topk_by(f, slope, x, 2.7, 0.6, p);
+  smooth_topk_by_vjp(slope, x, t, 0.6, v, gradient);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (!std::isfinite(x[i])) {
+      EXPECT_EQ(gradient[i], 0);
+      continue;
+    }
+    const auto at = [&](double step) {
+      Values moved = x;
+      moved[i] += step;
+      smooth_topk_by(f, slope, moved, 2.7, 0.6, p);
+      return std::inner_product(p.begin(), p.end(), v.begin(), 0.0);
+    };
+    EXPECT_NEAR(gradient[i], (at(1e-5) - at(-1e-5)) / 2e-5, 1e-8);
+  }
+  Values wrong(2);
+  EXPECT_THROW(smooth_topk_by_vjp(slope, x, t, 0.6, v, wrong), std::invalid_argument);
+  EXPECT_THROW(smooth_topk_by_vjp(slope, x, t, 0, v, gradient), std::invalid_argument);
+}
+
 TEST(SmoothTopkBy, RefusesFunctionsThatCannotGiveTheSum) {
   const Values x{1, 1, 3};
   Values p(3);

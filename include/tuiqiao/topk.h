@@ -124,7 +124,7 @@ std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<cons
                                                 const SmoothTopkOptions& options, Batch<T> out);
 
 /// The same by any f that rises continuously from 0 to 1, with its derivative: p = f((x - t) / tau), sum p = k. Returns
-/// t. The gradient of sum v p is f' (v - sum f' v / sum f') / tau.
+/// t.
 ///
 /// Domain: one row; p may be x; f(-inf) = 0, f(inf) = 1; k between the number of +inf entries and that of unmasked
 /// ones,
@@ -134,6 +134,11 @@ std::vector<SmoothTopkGradient> smooth_topk_vjp(Batch<const T> x, std::span<cons
 /// Threads: as f; none of its own.
 double smooth_topk_by(const std::function<double(double)>& f, const std::function<double(double)>& slope,
                       std::span<const double> x, double k, double tau, std::span<double> p);
+
+/// The gradient of sum v p in x for a threshold t of smooth_topk_by. Shapes: x, v, out: [n]; out may be v. 0 where all
+/// slopes are. Throws: std::invalid_argument on shapes and tau; what the slope throws. Cost: n calls of the slope.
+void smooth_topk_by_vjp(const std::function<double(double)>& slope, std::span<const double> x, double t, double tau,
+                        std::span<const double> v, std::span<double> out);
 
 /// log P(i in S) for the law of TopkMethod::gradient, also where the chance itself is no double; returns log Z_k. The
 /// log-probability of one subset is the sum of its x / tau less log Z_k.

@@ -386,6 +386,24 @@ double smooth_topk_by(const std::function<double(double)>& f, const std::functio
   return at.t();
 }
 
+void smooth_topk_by_vjp(const std::function<double(double)>& slope, std::span<const double> x, double t, double tau,
+                        std::span<const double> v, std::span<double> out) {
+  const char* function = "smooth_topk_by_vjp";
+  if (v.size() != x.size() || out.size() != x.size())
+    refuse(function, fmt::format("v has {} entries, out {}, x {}", v.size(), out.size(), x.size()));
+  if (!(tau > kLeastTau && std::isfinite(tau)))
+    refuse(function, fmt::format("tau = {} is not above {:g} and finite", tau, kLeastTau));
+  std::vector<double> slopes(x.size());
+  double sum = 0, sum_v = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    slopes[i] = std::isfinite(x[i]) ? slope((x[i] - t) / tau) : 0;
+    sum += slopes[i];
+    sum_v += slopes[i] * v[i];
+  }
+  const double mean = sum > 0 ? sum_v / sum : 0;
+  for (std::size_t i = 0; i < x.size(); ++i) out[i] = slopes[i] * (v[i] - mean) / tau;
+}
+
 double subset_log_probabilities(std::span<const double> x, int k, double tau, std::span<double> log_p) {
   const char* function = "subset_log_probabilities";
   if (log_p.size() != x.size()) refuse(function, fmt::format("log_p has {} entries, x {}", log_p.size(), x.size()));
