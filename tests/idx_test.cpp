@@ -10,13 +10,13 @@ namespace tuiqiao {
 namespace {
 
 std::filesystem::path written(const std::string& bytes, const std::string& name = "array.idx") {
-  const auto file = std::filesystem::path(testing::TempDir()) / name;
+  auto file = std::filesystem::path(testing::TempDir()) / name;
   std::ofstream(file, std::ios::binary) << bytes;
   return file;
 }
 
 std::filesystem::path packed(const std::string& bytes) {
-  const auto file = std::filesystem::path(testing::TempDir()) / "array.idx.gz";
+  auto file = std::filesystem::path(testing::TempDir()) / "array.idx.gz";
   gzFile out = gzopen(file.c_str(), "wb");
   gzwrite(out, bytes.data(), static_cast<unsigned>(bytes.size()));
   gzclose(out);
