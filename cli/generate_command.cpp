@@ -110,10 +110,10 @@ PromptTemplate template_of(const Arguments& arguments, const LlamaModel& model) 
     const auto own = model.apply_chat_template(message);
     return own ? parse_template(*own, "the model's template") : plain_template("plain");
   }
-  if (name == "plain" || name == "plain-zh") return plain_template(name);
+  if (name == "plain" || name == "plain-zh" || name == "none") return plain_template(name);
   if (const auto known = LlamaModel::apply_chat_template(name, message)) return parse_template(*known, name);
   if (!fs::is_regular_file(name)) {
-    throw Error(fmt::format("--template {}: neither a file nor a template's name (plain, plain-zh, {})", name,
+    throw Error(fmt::format("--template {}: neither a file nor a template's name (plain, plain-zh, none, {})", name,
                             fmt::join(LlamaModel::chat_template_names(), ", ")));
   }
   return parse_template(read_document(name).text, name);
@@ -419,13 +419,15 @@ Run add_generate(CLI::App& app) {
 
   const auto prompt = [&](auto&&... rest) { return option("Prompt", rest...); };
   prompt("--template", a.template_name, "NAME|FILE",
-         "'plain', 'plain-zh', a chat template's name, or a file with {document} and {question} [the model's own, else "
+         "'plain', 'plain-zh', 'none' to go on from the question itself, a chat template's name, or a file with "
+         "{document} and {question} [the model's own, else "
          "plain]")
       ->check(not_empty());
   prompt("--answer-prefix", a.answer_prefix, "TEXT",
          "What the answer begins with, where --questions says nothing else");
   prompt("--heal", a.heal, "MODE",
-         "How to go on where --answer-prefix ends inside a token: 'exact', by the model's distribution over texts that "
+         "How to go on where --answer-prefix, or with --template none the question, ends inside a token: 'exact', by "
+         "the model's distribution over texts that "
          "begin so; 'one' or 'back=N' tokens back; 'off' [exact]")
       ->check(named([](const std::string& text) {
         int back = 0;

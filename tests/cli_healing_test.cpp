@@ -44,6 +44,17 @@ TEST_F(Healed, HealsByDefaultAndTheSameForTheSameSeed) {
   EXPECT_NE(text({"--seed", "7"}), text({"--seed", "8"}));
 }
 
+TEST_F(Healed, GoesOnFromTheQuestionItself) {
+  const std::string tiny = std::string(TUIQIAO_TEST_DATA) + "/models/tiny-llama.gguf";
+  const auto healing = [&](const std::string& text) {
+    const auto lines = answered({"generate", "-m", tiny, "--template", "none", "--json", "-n", "3", text});
+    return lines.back()["summary"]["healing"];
+  };
+  EXPECT_EQ(healing("It is at the brid")["mode"], "exact");
+  EXPECT_GT(healing("It is at the brid")["branches"], 0);
+  EXPECT_EQ(healing(" two spaces  ")["mode"], "exact");
+}
+
 TEST_F(Healed, RefusesOtherModes) {
   for (const std::string mode : {"never", "back", "back=0", "back=-1", "back=2x", ""})
     expect_refused(asked("tiny-llama", {"--heal", mode}), kUsage, {"--heal"});

@@ -54,6 +54,16 @@ TEST(Prompt, PlainPromptKeepsSpacesWithTheWordThatFollows) {
   EXPECT_EQ(shown(words, question_prompt(chinese, words, "谁？", "是")), "谁？\n答案：是");
 }
 
+TEST(Prompt, NoTemplateLeavesTheQuestionAsItIs) {
+  const Vocabulary words = byte_words(256);
+  const PromptTemplate none = plain_template("none");
+  EXPECT_EQ(shown(words, empty_prompt(none, words)), "[<bos>]");
+  EXPECT_EQ(shown(words, document_prompt(none, words, "d ")), "[<bos>]d ");
+  const OpenPrompt open = open_question_prompt(none, words, " def f( ", "");
+  EXPECT_TRUE(open.tokens.empty());
+  EXPECT_EQ(open.text, " def f( ");
+}
+
 TEST(Prompt, BeginsOnceEvenWhereTheTemplateNamesTheBeginToken) {
   const Vocabulary words = byte_words(256);
   const PromptTemplate own = parse_template("<bos>{document} {question}", "own");

@@ -36,6 +36,7 @@ std::string_view without_trailing_spaces(std::string_view piece) {
 PromptTemplate plain_template(std::string_view name) {
   if (name == "plain") return {"", "\n\nQuestion: ", "\nAnswer:", {"\n"}};
   if (name == "plain-zh") return {"", "\n\n问题：", "\n答案：", {"\n"}};
+  if (name == "none") return {};
   throw std::invalid_argument(fmt::format("[plain_template] no template is called '{}'", name));
 }
 

@@ -19,7 +19,8 @@ struct PromptTemplate {
   std::vector<std::string> stops;
 };
 
-/// "plain" (Question: ... Answer:) or "plain-zh" (问题：…… 答案：): for base models, which have no template.
+/// "plain" (Question: ... Answer:) or "plain-zh" (问题：…… 答案：): for base models, which have no template;
+/// "none": the question by itself is the prompt.
 /// Throws: std::invalid_argument on another name.
 PromptTemplate plain_template(std::string_view name);
 
