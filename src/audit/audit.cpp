@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 
 #include "audit/class_solver.h"
@@ -15,6 +16,7 @@
 #include "audit/problem.h"
 #include "audit/prove.h"
 #include "audit/rules.h"
+#include "audit/screen.h"
 #include "audit/spread.h"
 #include "audit/witness_check.h"
 
@@ -27,6 +29,7 @@ namespace {
 constexpr std::size_t kBatch = 768;            // classes whose witnesses are held at once
 constexpr std::size_t kMostExactColumns = 48;  // beyond, rationals take too long
 constexpr std::int64_t kMostExactEntries = 2'000'000;
+constexpr int kMostNearSteps = 12;
 constexpr std::int64_t kMostNeighbours = 1000;
 constexpr int kPreciseFrom = 12;  // rounds after which witnesses keep float64
 
@@ -38,6 +41,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 struct Open {
   std::int64_t k = 0;
   std::vector<std::int64_t> rows;
+  std::vector<std::int64_t> pool;     ///< rows near it, for which intermediate witnesses are checked
   std::vector<std::int64_t> support;  ///< of the last hull that held it
 };
 
@@ -77,7 +81,7 @@ class Audit {
   AuditResult run() {
     std::vector<Open> open;
     for (const std::int64_t i : groups_) {
-      if (!members_[static_cast<std::size_t>(i)].empty()) open.push_back({i, {}, {}});
+      if (!members_[static_cast<std::size_t>(i)].empty()) open.push_back({i, {}, {}, {}});
     }
     total_ = static_cast<std::int64_t>(open.size());
     const SingleThreadBlas single;
@@ -86,6 +90,7 @@ class Audit {
       if (!open.empty()) settle_winner(open[0].k, WitnessRule::row, {}, 0);
       open.clear();
     }
+    rows_win_ = !open.empty() && do_rows_win();
     for (const WitnessRule rule : {WitnessRule::row, WitnessRule::centred, WitnessRule::whitened}) {
       if (!open.empty()) try_rule(rule, open);
     }
@@ -148,46 +153,83 @@ class Audit {
       result_.frame.whitening.clear();
       return;
     }
+    // Bounds pay where a rule is asked of most classes: building them is as much work as checking some hundred.
+    screen_.reset();
+    const bool most = rule == WitnessRule::row || (rule == WitnessRule::centred && !rows_win_);
+    if (most && static_cast<std::int64_t>(groups_.size()) >= options_.bounds_from && problem_.columns() >= 4)
+      screen_.emplace(problem_, groups_, rule == WitnessRule::row ? std::vector<float>{} : result_.frame.centre);
     check(
         open, [&](const Open& one) { return witness_of(problem_, result_.frame, rule, one.k); }, rule);
+    screen_.reset();
+  }
+
+  /// Whether z = x wins for most of a sample of all classes.
+  bool do_rows_win() {
+    constexpr std::size_t kSample = 64;
+    std::vector<std::int64_t> ks;
+    std::vector<double> z;
+    for (std::size_t s = 0; s < kSample; ++s) {
+      ks.push_back(groups_[s * groups_.size() / kSample]);
+      const std::vector<double> one = witness_of(problem_, result_.frame, WitnessRule::row, ks.back());
+      z.insert(z.end(), one.begin(), one.end());
+    }
+    const std::vector<WitnessOutcome> outcomes = check_all_rows(problem_, lengths_, ks, z);
+    const auto wins = std::count_if(outcomes.begin(), outcomes.end(), [](const WitnessOutcome& o) { return o.wins; });
+    return static_cast<std::size_t>(wins) > kSample * 3 / 4;
   }
 
   /// Checks a witness of every open class; those that win are settled and leave the list, the others take in what beat
-  /// them.
+  /// them. A witness that the rows taken in so far beat is not checked against the others.
   template <class Witness>
   void check(std::vector<Open>& open, const Witness& witness, WitnessRule rule) {
     std::vector<Open> left;
-    const std::size_t n = problem_.columns();
     for (std::size_t from = 0; from < open.size(); from += kBatch) {
       const std::size_t to = std::min(open.size(), from + kBatch);
-      std::vector<std::int64_t> ks(to - from);
-      std::vector<double> z((to - from) * n);
-      std::vector<char> valid(to - from);
-      spread(static_cast<std::int64_t>(to - from),
-             static_cast<double>((to - from) * n * (rule == WitnessRule::whitened ? n : 1)), [&](std::int64_t c) {
-               const auto at = static_cast<std::size_t>(c);
-               ks[at] = open[from + at].k;
-               const std::vector<double> one = witness(open[from + at]);
-               valid[at] = is_in_domain(problem_, one);
-               std::copy(one.begin(), one.end(), z.begin() + static_cast<std::ptrdiff_t>(at * n));
-             });
-      std::vector<WitnessOutcome> outcomes = check_all_rows(problem_, lengths_, ks, z);
-      result_.effort.by_product += static_cast<std::int64_t>(ks.size()) * problem_.classes();
-      for (std::size_t c = 0; c < ks.size(); ++c) {
-        Open& one = open[from + c];
-        if (valid[c] && outcomes[c].wins) {
-          settle_winner(
-              one.k, rule,
-              {z.begin() + static_cast<std::ptrdiff_t>(c * n), z.begin() + static_cast<std::ptrdiff_t>((c + 1) * n)},
-              outcomes[c].margin);
-          continue;
-        }
-        take_in(one, outcomes[c].violators);
-        left.push_back(std::move(one));
-      }
+      check_batch({open.begin() + static_cast<std::ptrdiff_t>(from), open.begin() + static_cast<std::ptrdiff_t>(to)},
+                  witness, rule, left);
       options_.progress.step("classes", settled_, total_);
     }
     open = std::move(left);
+  }
+
+  template <class Witness>
+  void check_batch(std::vector<Open> batch, const Witness& witness, WitnessRule rule, std::vector<Open>& left) {
+    const std::size_t n = problem_.columns();
+    std::vector<std::vector<double>> made(batch.size());
+    std::vector<char> beaten(batch.size());
+    spread(static_cast<std::int64_t>(batch.size()),
+           static_cast<double>(batch.size() * n * (rule == WitnessRule::whitened ? n : 64)), [&](std::int64_t c) {
+             const auto at = static_cast<std::size_t>(c);
+             made[at] = witness(batch[at]);
+             beaten[at] = rule != WitnessRule::vector &&
+                          !compare_exactly(problem_, batch[at].k, made[at].data(), batch[at].rows).wins;
+           });
+    std::vector<std::int64_t> ks;
+    std::vector<std::size_t> places;
+    std::vector<double> z;
+    for (std::size_t c = 0; c < batch.size(); ++c) {
+      if (beaten[c]) continue;
+      ks.push_back(batch[c].k);
+      places.push_back(c);
+      z.insert(z.end(), made[c].begin(), made[c].end());
+    }
+    const std::vector<WitnessOutcome> outcomes =
+        screen_ ? screen_->check(ks, z, result_.effort) : check_all_rows(problem_, lengths_, ks, z);
+    for (std::size_t c = 0; c < ks.size(); ++c) {
+      Open& one = batch[places[c]];
+      if (outcomes[c].wins && is_in_domain(problem_, made[places[c]])) {
+        settle_winner(one.k, rule, std::move(made[places[c]]), outcomes[c].margin);
+        one.k = -1;
+        continue;
+      }
+      take_in(one, outcomes[c].violators);
+      one.pool.insert(one.pool.end(), outcomes[c].close.begin(), outcomes[c].close.end());
+      std::sort(one.pool.begin(), one.pool.end());
+      one.pool.erase(std::unique(one.pool.begin(), one.pool.end()), one.pool.end());
+    }
+    for (Open& one : batch) {
+      if (one.k >= 0) left.push_back(std::move(one));
+    }
   }
 
   /// Adds rows to look at: the worst, as many as there are half of already.
@@ -226,9 +268,8 @@ class Audit {
       std::vector<char> proven(open.size());
       spread(static_cast<std::int64_t>(open.size()), work_of(open), [&](std::int64_t c) {
         const auto at = static_cast<std::size_t>(c);
-        const Open& one = open[at];
-        attempts[at] =
-            solve_class(problem_, one.k, one.rows, options_.solver, result_.frame.reach, round >= kPreciseFrom);
+        Open& one = open[at];
+        attempts[at] = solve_near(one, round >= kPreciseFrom);
         if (!attempts[at].has_witness) proven[at] = static_cast<char>(prove(one.k, attempts[at]));
       });
       std::vector<Open> next, later;
@@ -268,10 +309,22 @@ class Audit {
     return stuck;
   }
 
+  /// The solver's word on the rows taken in, with rows of the pool taken in as long as they beat its witness.
+  Attempt solve_near(Open& one, bool precise) const {
+    for (int step = 0;; ++step) {
+      Attempt attempt = solve_class(problem_, one.k, one.rows, options_.solver, result_.frame.reach, precise);
+      if (!attempt.has_witness || step == kMostNearSteps) return attempt;
+      const std::size_t before = one.rows.size();
+      take_in(one, compare_exactly(problem_, one.k, attempt.z.data(), one.pool).violators);
+      if (one.rows.size() == before) return attempt;
+    }
+  }
+
   double work_of(const std::vector<Open>& open) const {
     double work = 0;
     for (const Open& one : open)
-      work += static_cast<double>(one.rows.size() * one.rows.size()) * static_cast<double>(problem_.columns() + 20);
+      work += static_cast<double>((one.rows.size() + 20) * (one.rows.size() + 20)) *
+              static_cast<double>(problem_.columns() + 20);
     return work;
   }
 
@@ -339,6 +392,8 @@ class Audit {
   std::vector<std::int64_t> second_;  ///< for the first class of a group, the next of it
   std::vector<bool> wanted_;
   std::vector<std::vector<std::int64_t>> members_;  ///< for the first class of a group, those that are wanted
+  std::optional<Screen> screen_;
+  bool rows_win_ = false;
   std::int64_t settled_ = 0, total_ = 0;
   AuditResult result_;
 };

@@ -35,39 +35,43 @@ struct Rival {
   std::int64_t row;
 };
 
-/// The rivals of one class, kept few: those that may beat it, and those that may come next.
+/// The rows nearest to one class, kept few.
 class Rivals {
  public:
+  /// Rows of smaller products are of no interest.
+  double floor() const { return floor_; }
   void add(std::int64_t row, double least, double most) {
     list_.push_back({most, row});
     next_ = std::max(next_, least);
     if (list_.size() >= 2 * kKept) shrink();
   }
-  /// What a row's product must reach to be of interest, for a class whose own is `own` at least.
-  double threshold(double own) const { return std::min(next_, own); }
+  /// Those that may come before the class, whose own product is `own` at least, or next to it.
+  std::vector<std::int64_t> decisive(double own) const { return above(std::min(next_, own)); }
+  std::vector<std::int64_t> all() const { return above(-std::numeric_limits<double>::infinity()); }
+  /// Rows that might have won were left out.
+  bool lost_some(double own) const { return floor_ >= own; }
 
-  std::vector<std::int64_t> rows() {
-    if (list_.size() > kKept) shrink();
+ private:
+  static constexpr std::size_t kKept = 2 * kMostClose;
+
+  std::vector<std::int64_t> above(double least) const {
     std::vector<std::int64_t> rows;
-    for (const Rival& rival : list_) rows.push_back(rival.row);
+    for (const Rival& rival : list_) {
+      if (rival.most >= least) rows.push_back(rival.row);
+    }
     std::sort(rows.begin(), rows.end());
     return rows;
   }
-  /// Rows that might have won were left out.
-  bool lost_some(double own) const { return lost_ >= own; }
-
- private:
-  static constexpr std::size_t kKept = 1024;
   void shrink() {
-    const auto above = [](const Rival& a, const Rival& b) {
+    const auto nearer = [](const Rival& a, const Rival& b) {
       return a.most != b.most ? a.most > b.most : a.row < b.row;
     };
-    std::nth_element(list_.begin(), list_.begin() + kKept, list_.end(), above);
-    for (auto it = list_.begin() + kKept; it != list_.end(); ++it) lost_ = std::max(lost_, it->most);
+    std::nth_element(list_.begin(), list_.begin() + kKept, list_.end(), nearer);
+    for (auto it = list_.begin() + kKept; it != list_.end(); ++it) floor_ = std::max(floor_, it->most);
     list_.resize(kKept);
   }
   std::vector<Rival> list_;
-  double next_ = -std::numeric_limits<double>::infinity(), lost_ = next_;
+  double next_ = -std::numeric_limits<double>::infinity(), floor_ = next_;
 };
 
 constexpr std::size_t kRowTile = 1024, kClassTile = 192;
@@ -132,7 +136,7 @@ WitnessOutcome compare_exactly(const Problem& problem, std::int64_t k, const dou
   WitnessOutcome outcome;
   outcome.wins = true;
   outcome.margin = std::numeric_limits<double>::infinity();
-  std::vector<std::pair<double, std::int64_t>> violators;
+  std::vector<std::pair<double, std::int64_t>> violators, all;
   for (const std::int64_t i : rivals) {
     if (problem.group()[static_cast<std::size_t>(i)] == group) continue;
     const double error = own_error + problem.row(i, other.data());
@@ -148,12 +152,19 @@ WitnessOutcome compare_exactly(const Problem& problem, std::int64_t k, const dou
       positive = false;
     }
     if (!positive) violators.emplace_back(value, i);
+    all.emplace_back(value, i);
     outcome.margin = std::min(outcome.margin, value);
   }
   std::sort(violators.begin(), violators.end());
   outcome.wins = violators.empty();
   for (const auto& [value, i] : violators) {
     if (outcome.violators.size() < kMostViolators) outcome.violators.push_back(i);
+  }
+  if (!outcome.wins) {
+    std::sort(all.begin(), all.end());
+    for (const auto& [value, i] : all) {
+      if (outcome.close.size() < kMostClose) outcome.close.push_back(i);
+    }
   }
   return outcome;
 }
@@ -181,24 +192,26 @@ std::vector<WitnessOutcome> check_all_rows(const Problem& problem, const std::ve
              for (std::size_t c = 0; c < to - from; ++c) {
                const float* product = products.data() + c * kRowTile;
                const std::int64_t group = problem.group()[static_cast<std::size_t>(tile.ks[c])];
-               double threshold = rivals[c].threshold(tile.own[c]);
+               double floor = rivals[c].floor();
                for (std::size_t i = 0; i < rows; ++i) {
                  const std::size_t row = first + i;
                  const double error = tile.slack[c] * lengths[row] +
                                       tile.extra[c] * problem.approximate_error(static_cast<std::int64_t>(row)) + 1e-40;
                  const double value = static_cast<double>(product[i]);
-                 if (value + error < threshold) continue;
+                 if (value + error < floor) continue;
                  if (problem.group()[row] == group || problem.group()[row] != static_cast<std::int64_t>(row)) continue;
                  const bool known = std::isfinite(value);
                  rivals[c].add(static_cast<std::int64_t>(row), known ? value - error : -HUGE_VAL,
                                known ? value + error : HUGE_VAL);
-                 threshold = rivals[c].threshold(tile.own[c]);
+                 floor = rivals[c].floor();
                }
              }
            }
            for (std::size_t c = 0; c < to - from; ++c) {
              WitnessOutcome& outcome = outcomes[from + c];
-             outcome = compare_exactly(problem, tile.ks[c], z.data() + (from + c) * n, rivals[c].rows());
+             const double* own_z = z.data() + (from + c) * n;
+             outcome = compare_exactly(problem, tile.ks[c], own_z, rivals[c].decisive(tile.own[c]));
+             if (!outcome.wins) outcome = compare_exactly(problem, tile.ks[c], own_z, rivals[c].all());
              if (rivals[c].lost_some(tile.own[c])) outcome.wins = false;
            }
          });

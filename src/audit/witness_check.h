@@ -12,8 +12,9 @@ struct WitnessOutcome {
   bool wins = false;
   double margin = 0;                    ///< least z . (x_k - x_i), in float64
   std::vector<std::int64_t> violators;  ///< rows that reach or beat k, worst first; at most kMostViolators
+  std::vector<std::int64_t> close;      ///< rows that come next to it or before it, of the losers; at most kMostClose
 };
-inline constexpr std::size_t kMostViolators = 512;
+inline constexpr std::size_t kMostViolators = 256, kMostClose = 256;
 
 /// Upper bounds of the rows' lengths.
 std::vector<double> lengths_of(const Problem& problem);
