@@ -47,10 +47,10 @@ TEST(Audit, KeepsToTheBall) {
 
 TEST(Audit, TellsTiesFromTheInside) {
   EXPECT_EQ(verdicts_of(head_of(1, {0, 1, 2})), "aua");
-  EXPECT_EQ(verdicts_of(head_of(2, {0, 0, 2, 0, 0, 2, 1, 1, 0.5, 0.5})), "aaatu");       // on an edge, inside
-  EXPECT_EQ(verdicts_of(head_of(2, {0, 0, 1, 1, 2, 2})), "aua");                          // inside of a flat hull
-  EXPECT_EQ(verdicts_of(head_of(2, {0, 0, 2, 0, 0, 2, 2, 0})), "atat");                   // equal rows
-  EXPECT_EQ(verdicts_of(head_of(2, {0, 0, 4, 0, 0, 4, 1, 1, 1, 1})), "aaauu");            // equal rows inside
+  EXPECT_EQ(verdicts_of(head_of(2, {0, 0, 2, 0, 0, 2, 1, 1, 0.5, 0.5})), "aaatu");  // on an edge, inside
+  EXPECT_EQ(verdicts_of(head_of(2, {0, 0, 1, 1, 2, 2})), "aua");                    // inside of a flat hull
+  EXPECT_EQ(verdicts_of(head_of(2, {0, 0, 2, 0, 0, 2, 2, 0})), "atat");             // equal rows
+  EXPECT_EQ(verdicts_of(head_of(2, {0, 0, 4, 0, 0, 4, 1, 1, 1, 1})), "aaauu");      // equal rows inside
   EXPECT_EQ(verdicts_of(head_of(3, {1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1, 0, 0, 0})), "aaaaaau");
 }
 
