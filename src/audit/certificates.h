@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "tuiqiao/audit.h"
+
+namespace tuiqiao::auditing {
+
+/// Version of the lines below, in the header.
+inline constexpr int kCertificateVersion = 1;
+
+/// Part `part` of `parts` of the classes: equal rows are of the same part.
+struct Shard {
+  std::int64_t part = 0, parts = 1;
+};
+
+/// The first line of a certificates file: what was audited and what the certificates share. Vectors of numbers are
+/// base64 of little-endian float32, or of float64 where a key ends in "64". `count`: lines to follow. No newline.
+std::string header_line(const OutputHead& head, const AuditFrame& frame, std::int64_t count, const Shard& shard = {});
+
+/// By how much a margin in float64 may be wrong.
+class MarginError {
+ public:
+  MarginError(const OutputHead& head, const AuditFrame& frame);
+  double of(const ClassVerdict& verdict) const;
+
+ private:
+  bool has_bias_;
+  double reach_;          ///< of the rules' hidden vectors
+  double rows_, biases_;  ///< of a product with a vector of length 1, of a bias
+};
+
+/// The line of one class: keys i, verdict, and what of its certificate there is (see ClassVerdict). Margins are
+/// rounded down by `error`. No newline.
+std::string certificate_line(const ClassVerdict& verdict, const MarginError& error);
+
+/// A JSON object with the checksum of its text before it as its last key: CRC-32, as 8 hexadecimal digits.
+std::string with_checksum(std::string_view object);
+
+}  // namespace tuiqiao::auditing
