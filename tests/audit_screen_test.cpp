@@ -2,10 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 #include <random>
 
+#include "audit/rules.h"
 #include "audit/scan_kernels.h"
 #include "audit/screen.h"
+#include "audit/sweep.h"
 
 namespace tuiqiao::auditing {
 namespace {
@@ -32,36 +35,62 @@ OutputHead made_head(std::int64_t classes, std::int64_t columns, double decay, d
 
 TEST(AuditScan, FindsWhatReachesTheThreshold) {
   std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  const std::size_t width = block_rows(), terms = 5, blocks = 7, count = 16;
-  std::vector<float> packed(blocks * width * terms), witnesses(count * terms), thresholds(count), best(count, -1e30F);
-  for (float& x : packed) x = normal(random);
-  for (float& x : witnesses) x = normal(random);
-  for (float& x : thresholds) x = 2 * normal(random);
-  packed[3] = std::nanf("");  // survives whatever the threshold
-  std::vector<Survivors> found;
-  scan({packed.data(), 1, blocks - 1, terms, witnesses.data(), thresholds.data(), count, best.data()}, found);
-  scan({packed.data(), 0, 1, terms, witnesses.data(), thresholds.data(), count, best.data()}, found);
-  std::size_t expected = 0, seen = 0;
-  for (std::size_t w = 0; w < count; ++w) {
-    float most = -1e30F;
-    for (std::size_t i = 0; i < blocks * width; ++i) {
-      double sum = 0;
-      for (std::size_t t = 0; t < terms; ++t)
-        sum += static_cast<double>(packed[i / width * width * terms + t * width + i % width]) *
-               static_cast<double>(witnesses[w * terms + t]);
-      const bool below = sum < static_cast<double>(thresholds[w]);
-      if (below) most = std::max(most, static_cast<float>(sum));
-      expected += below ? 0 : 1;
-      for (const Survivors& one : found)
-        seen += !below && one.witness == w && one.block == i / width && (one.rows >> (i % width) & 1U) != 0 ? 1 : 0;
+  const std::size_t width = block_rows(), blocks = 7, count = 16;
+  for (const std::size_t pairs : {1, 3, 150}) {  // beyond 128 the loops are the other way round
+    // As long as they may be, so that sums come near the ends of int32.
+    const auto most = static_cast<int>(kMostScanned / std::sqrt(2.0 * static_cast<double>(pairs)));
+    const auto draw = [&] {
+      return static_cast<std::int16_t>(std::uniform_int_distribution<int>(-most, most)(random));
+    };
+    std::vector<std::int16_t> rows(blocks * width * pairs * 2), witnesses(count * pairs * 2), packed(rows.size());
+    for (auto& x : rows) x = draw();
+    for (auto& x : witnesses) x = draw();
+    std::copy_n(rows.begin(), 2 * pairs, witnesses.begin());
+    for (std::size_t t = 0; t < 2 * pairs; ++t)
+      rows[2 * pairs + t] = rows[t] = witnesses[t] = static_cast<std::int16_t>(most);
+    for (std::size_t i = 0; i < blocks * width; ++i) pack_row(rows.data() + i * 2 * pairs, pairs, i, packed.data());
+    EXPECT_EQ(packed_size(blocks * width, pairs), packed.size());
+    EXPECT_EQ(packed_size(blocks * width - 1, pairs), packed.size());
+    const auto value = [&](std::size_t w, std::size_t i) {
+      std::int64_t sum = 0;
+      for (std::size_t t = 0; t < 2 * pairs; ++t)
+        sum += std::int64_t{rows[i * 2 * pairs + t]} * std::int64_t{witnesses[w * 2 * pairs + t]};
+      return sum;
+    };
+    std::vector<std::int32_t> thresholds(count), best(count, std::numeric_limits<std::int32_t>::min());
+    for (std::size_t w = 0; w < count; ++w) thresholds[w] = static_cast<std::int32_t>(value(w, w + 1));  // just reached
+    std::vector<Survivors> found;
+    scan({packed.data(), blocks, pairs, witnesses.data(), thresholds.data(), count, best.data()}, found);
+    std::size_t expected = 0, seen = 0, bits = 0;
+    for (const Survivors& one : found) bits += static_cast<std::size_t>(__builtin_popcount(one.rows));
+    for (std::size_t w = 0; w < count; ++w) {
+      std::int64_t below = std::numeric_limits<std::int32_t>::min();
+      for (std::size_t i = 0; i < blocks * width; ++i) {
+        const bool reaches = value(w, i) >= thresholds[w];
+        if (!reaches) below = std::max(below, value(w, i));
+        expected += reaches ? 1 : 0;
+        for (const Survivors& one : found)
+          seen += reaches && one.witness == w && one.block == i / width && (one.rows >> (i % width) & 1U) != 0 ? 1 : 0;
+      }
+      EXPECT_EQ(best[w], below);
     }
-    EXPECT_NEAR(best[w], most, 1e-5);
+    EXPECT_GE(expected, count);
+    EXPECT_EQ(seen, expected);
+    EXPECT_EQ(bits, expected);
   }
-  std::size_t bits = 0;
-  for (const Survivors& one : found) bits += static_cast<std::size_t>(__builtin_popcount(one.rows));
-  EXPECT_EQ(seen, expected);
-  EXPECT_EQ(bits, expected);
+}
+
+TEST(AuditScan, RoundsToNearest) {
+  std::mt19937 random(3);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<float> x(133);
+  std::vector<std::int16_t> rounded(x.size());
+  for (int turn = 0; turn < 1000; ++turn) {
+    for (float& one : x) one = uniform(random);
+    quantise(x.data(), x.size(), 32000, rounded.data());
+    for (std::size_t j = 0; j < x.size(); ++j)
+      EXPECT_LE(std::abs(static_cast<double>(x[j]) * 32000 - static_cast<double>(rounded[j])), kQuantiseError);
+  }
 }
 
 TEST(AuditScan, MultipliesRowsOfAnyLength) {
@@ -81,41 +110,64 @@ TEST(AuditScan, MultipliesRowsOfAnyLength) {
   }
 }
 
-/// Every class's outcome by bounds is that of all products, and its margin no more.
-void expect_same_outcomes(const OutputHead& head, const std::vector<float>& shift, bool turned) {
-  const Problem problem(head, {});
+std::vector<std::int64_t> groups_of(const Problem& problem) {
   std::vector<std::int64_t> groups;
-  for (std::int64_t i = 0; i < head.classes; ++i) {
+  for (std::int64_t i = 0; i < problem.classes(); ++i) {
     if (problem.group()[static_cast<std::size_t>(i)] == i) groups.push_back(i);
   }
-  const Screen screen(problem, groups, shift);
+  return groups;
+}
+
+/// An outcome is that of all products, and its margin no more.
+void expect_same(const Problem& problem, std::int64_t k, const double* z, const WitnessOutcome& found,
+                 const WitnessOutcome& expected) {
+  ASSERT_EQ(found.wins, expected.wins) << k;
+  if (found.wins) {
+    EXPECT_GT(found.margin, 0) << k;
+    EXPECT_LE(found.margin, expected.margin + 1e-12 * std::abs(expected.margin)) << k;
+    return;
+  }
+  EXPECT_FALSE(found.violators.empty()) << k;
+  const auto checked = compare_exactly(problem, k, z, found.violators);
+  EXPECT_EQ(checked.violators.size(), found.violators.size()) << k;
+}
+
+/// The screen's outcomes by the rules, and the sweep's by any witness.
+void expect_same_outcomes(const OutputHead& head, const std::optional<double>& radius = {}) {
+  const Problem problem(head, radius);
+  const std::vector<std::int64_t> groups = groups_of(problem);
+  const AuditFrame frame = frame_of(problem, groups);
   const std::size_t n = problem.columns();
-  std::vector<double> z(groups.size() * n);
+  std::vector<float> centre = frame.centre;
+  centre.resize(n, 0);
+  const Sweep kept(problem, groups, centre, true), made(problem, groups, {}, false);
   std::mt19937 random(9);
   std::normal_distribution<double> normal;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    for (std::size_t j = 0; j < n; ++j) {
-      z[g * n + j] =
-          static_cast<double>(problem.approximate(groups[g])[j]) - (shift.empty() ? 0 : static_cast<double>(shift[j]));
-      if (turned) z[g * n + j] = 3 * z[g * n + j] + 0.1 * normal(random);
+  for (const WitnessRule rule : {WitnessRule::row, WitnessRule::centred}) {
+    const Screen screen(problem, groups, rule == WitnessRule::row ? std::vector<float>{} : frame.centre, frame.reach);
+    ASSERT_TRUE(screen.is_usable());
+    std::vector<double> z, turned;
+    for (const std::int64_t k : groups) {
+      const std::vector<double> one = witness_of(problem, frame, rule, k);
+      z.insert(z.end(), one.begin(), one.end());
+      for (const double x : one) turned.push_back(3 * x + 0.1 * normal(random));
+    }
+    AuditEffort effort;
+    const auto screened = screen.check(frame, rule, groups, {}, effort);
+    EXPECT_EQ(effort.pairs, static_cast<std::int64_t>(groups.size() * groups.size()));
+    EXPECT_EQ(effort.by_norm + effort.by_few + effort.by_more + effort.by_product, effort.pairs);
+    const std::vector<double> lengths = lengths_of(problem);
+    const auto expected = check_all_rows(problem, lengths, groups, z);
+    const auto swept = kept.check(groups, z, {});
+    const auto turned_expected = check_all_rows(problem, lengths, groups, turned);
+    const auto turned_swept = made.check(groups, turned, {});
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      SCOPED_TRACE(name(rule));
+      expect_same(problem, groups[g], z.data() + g * n, screened[g], expected[g]);
+      expect_same(problem, groups[g], z.data() + g * n, swept[g], expected[g]);
+      expect_same(problem, groups[g], turned.data() + g * n, turned_swept[g], turned_expected[g]);
     }
   }
-  AuditEffort effort;
-  const auto found = screen.check(groups, z, effort);
-  const auto expected = check_all_rows(problem, lengths_of(problem), groups, z);
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    ASSERT_EQ(found[g].wins, expected[g].wins) << g;
-    if (!found[g].wins) {
-      EXPECT_FALSE(found[g].violators.empty()) << g;
-      const auto checked = compare_exactly(problem, groups[g], z.data() + g * n, found[g].violators);
-      EXPECT_EQ(checked.violators.size(), found[g].violators.size());
-    } else {
-      EXPECT_GT(found[g].margin, 0) << g;
-      EXPECT_LE(found[g].margin, expected[g].margin * (1 + 1e-12)) << g;
-    }
-  }
-  EXPECT_EQ(effort.pairs, static_cast<std::int64_t>(groups.size() * groups.size()));
-  EXPECT_EQ(effort.by_norm + effort.by_few + effort.by_more + effort.by_product, effort.pairs);
 }
 
 TEST(AuditScreen, AgreesWithAllProducts) {
@@ -125,10 +177,30 @@ TEST(AuditScreen, AgreesWithAllProducts) {
         OutputHead head = made_head(700, columns, decay, spread, 11);
         std::copy_n(head.rows.begin(), columns, head.rows.begin() + 50 * columns);  // an equal row
         SCOPED_TRACE(fmt::format("decay {}, spread {}, {} columns", decay, spread, columns));
-        expect_same_outcomes(head, {}, false);
-        expect_same_outcomes(head, std::vector<float>(static_cast<std::size_t>(columns), 0.25F), false);
-        expect_same_outcomes(head, {}, true);
+        expect_same_outcomes(head);
       }
+    }
+  }
+}
+
+TEST(AuditScreen, AgreesWhereBiasesCount) {
+  std::mt19937 random(12);
+  std::normal_distribution<double> normal;
+  for (const double size : {1e-3, 1.0, 100.0}) {
+    for (const HeadNorm norm : {HeadNorm::none, HeadNorm::rms, HeadNorm::layer}) {
+      OutputHead head = made_head(700, 33, 0.05, 0.1, 13);
+      head.norm = norm;
+      for (std::int64_t i = 0; i < head.classes; ++i) head.bias.push_back(size * (10 + normal(random)));
+      if (norm != HeadNorm::none) {
+        for (std::int64_t j = 0; j < head.columns; ++j)
+          head.gain.push_back(static_cast<float>(1 + 0.3 * normal(random)));
+      }
+      if (norm == HeadNorm::layer) {
+        for (std::int64_t j = 0; j < head.columns; ++j) head.shift.push_back(static_cast<float>(0.1 * normal(random)));
+      }
+      SCOPED_TRACE(fmt::format("biases of {}, norm {}", size, name(norm)));
+      expect_same_outcomes(head);
+      if (norm == HeadNorm::none) expect_same_outcomes(head, 3.0);
     }
   }
 }

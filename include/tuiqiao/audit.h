@@ -112,8 +112,14 @@ struct AuditOptions {
   int rounds = 60;
   /// Least number of classes for which bounds settle most pairs instead of products.
   std::int64_t bounds_from = 2048;
+  /// Most bytes to hold beside the head and the result, in about; 0: as many as make it fast. Less memory changes no
+  /// verdict and no certificate.
+  std::int64_t memory = 0;
+  /// Classes below have their verdicts already, from a run that was cut short: the others get the same as in a run of
+  /// all. 0: none has.
+  std::int64_t from = 0;
   Progress progress;
-  /// Called with verdicts as they are found, in no order, from one thread at a time.
+  /// Called with verdicts in the order of their classes, some thousand at a time, from the calling thread.
   std::function<void(const AuditFrame& frame, const ClassVerdict& verdict)> found;
 };
 
@@ -140,7 +146,8 @@ struct AuditResult {
 
 /// Proves for every class of an output layer whether greedy decoding can choose it.
 /// No verdict rests on an unproven rounding: what float64 with its error bound does not settle goes to rationals, or
-/// is unknown. The same input gives the same verdicts and certificates whatever `ids` and the number of threads.
+/// is unknown. The same input gives the same verdicts and certificates whatever `ids` and the number of threads; but a
+/// class whose row another has names the first of `ids` with that row in `same_as`.
 /// Throws: std::invalid_argument on shapes or options; tuiqiao::Error on weights that are not finite; Interrupted.
 /// Source: the minimax form of the article; Grivas et al., Low-rank softmax can have unargmaxable classes, ACL 2022.
 AuditResult audit(const OutputHead& head, const AuditOptions& options = {});

@@ -5,19 +5,21 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <map>
-#include <numeric>
 #include <optional>
+#include <span>
 #include <stdexcept>
 
 #include "audit/class_solver.h"
 #include "audit/exact.h"
 #include "audit/kernels.h"
+#include "audit/ledger.h"
+#include "audit/plan.h"
 #include "audit/problem.h"
 #include "audit/prove.h"
 #include "audit/rules.h"
 #include "audit/screen.h"
 #include "audit/spread.h"
+#include "audit/sweep.h"
 #include "audit/witness_check.h"
 
 namespace tuiqiao {
@@ -26,16 +28,16 @@ namespace auditing {
 
 namespace {
 
-constexpr std::size_t kBatch = 768;            // classes whose witnesses are held at once
 constexpr std::size_t kMostExactColumns = 48;  // beyond, rationals take too long
 constexpr std::int64_t kMostExactEntries = 2'000'000;
 constexpr int kMostNearSteps = 12;
 constexpr std::int64_t kMostNeighbours = 1000;
-constexpr int kPreciseFrom = 12;  // rounds after which witnesses keep float64
+constexpr int kPreciseFrom = 12;          // rounds after which witnesses keep float64
+constexpr std::size_t kLeastColumns = 4;  // for bounds to pay
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// A class without a verdict, and the rows to look at next.
 struct Open {
@@ -43,6 +45,8 @@ struct Open {
   std::vector<std::int64_t> rows;
   std::vector<std::int64_t> pool;     ///< rows near it, for which intermediate witnesses are checked
   std::vector<std::int64_t> support;  ///< of the last hull that held it
+  Attempt attempt;
+  int proof = 0;  ///< of the attempt, where it has no witness
 };
 
 double length_of(const std::vector<double>& z) {
@@ -51,158 +55,149 @@ double length_of(const std::vector<double>& z) {
   return std::sqrt(squares);
 }
 
+void join(std::vector<std::int64_t>& to, const std::vector<std::int64_t>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+  std::sort(to.begin(), to.end());
+  to.erase(std::unique(to.begin(), to.end()), to.end());
+}
+
 class Audit {
  public:
   Audit(const OutputHead& head, const AuditOptions& options)
-      : options_(options), problem_(head, options.radius), lengths_(lengths_of(problem_)) {
-    const auto classes = static_cast<std::size_t>(problem_.classes());
-    for (std::int64_t i = 0; i < problem_.classes(); ++i) {
-      if (problem_.group()[static_cast<std::size_t>(i)] == i) groups_.push_back(i);
-    }
-    second_.assign(classes, -1);
-    for (std::int64_t i = problem_.classes(); i-- > 0;) {
-      const auto first = static_cast<std::size_t>(problem_.group()[static_cast<std::size_t>(i)]);
-      if (static_cast<std::int64_t>(first) != i) second_[first] = i;
-    }
-    wanted_.assign(classes, options.ids.empty());
-    for (const std::int64_t id : options.ids) {
-      if (id < 0 || id >= problem_.classes())
-        throw std::invalid_argument(fmt::format("[audit] class {} outside [0, {})", id, problem_.classes()));
-      wanted_[static_cast<std::size_t>(id)] = true;
-    }
-    members_.resize(classes);
-    for (std::int64_t i = 0; i < problem_.classes(); ++i) {
-      if (wanted_[static_cast<std::size_t>(i)])
-        members_[static_cast<std::size_t>(problem_.group()[static_cast<std::size_t>(i)])].push_back(i);
-    }
-    result_.frame = frame_of(problem_, groups_);
-  }
+      : options_(options),
+        problem_(head, options.radius),
+        ledger_(problem_, options),
+        plan_(plan_of(problem_, options)),
+        lengths_(lengths_of(problem_)) {}
 
+  /// Goes through the classes in blocks, each of which has its verdicts before the next begins.
   AuditResult run() {
-    std::vector<Open> open;
-    for (const std::int64_t i : groups_) {
-      if (!members_[static_cast<std::size_t>(i)].empty()) open.push_back({i, {}, {}, {}});
-    }
-    total_ = static_cast<std::int64_t>(open.size());
     const SingleThreadBlas single;
-    const auto start = std::chrono::steady_clock::now();
-    if (groups_.size() == 1) {
-      if (!open.empty()) settle_winner(open[0].k, WitnessRule::row, {}, 0);
-      open.clear();
+    auto start = Clock::now();
+    prepare();
+    effort_.seconds_rules += seconds_since(start);
+    const std::vector<std::int64_t>& wanted = ledger_.wanted();
+    for (std::size_t from = 0; from < wanted.size(); from += plan_.block) {
+      const std::size_t to = std::min(wanted.size(), from + plan_.block);
+      std::vector<Open> open(to - from);
+      for (std::size_t c = from; c < to; ++c) open[c - from].k = wanted[c];
+      start = Clock::now();
+      if (ledger_.groups().size() == 1) {
+        settle_winner(open[0].k, WitnessRule::row, {}, 0);
+        open.clear();
+      }
+      for (const WitnessRule rule : rules_) try_rule(rule, open);
+      effort_.seconds_rules += seconds_since(start);
+      start = Clock::now();
+      const std::vector<Open> stuck = generate_constraints(std::move(open));
+      effort_.seconds_solver += seconds_since(start);
+      start = Clock::now();
+      settle_exactly(stuck);
+      effort_.seconds_exact += seconds_since(start);
+      ledger_.publish(frame_, to < wanted.size() ? wanted[to] : problem_.classes());
+      step();
     }
-    rows_win_ = !open.empty() && do_rows_win();
-    for (const WitnessRule rule : {WitnessRule::row, WitnessRule::centred, WitnessRule::whitened}) {
-      if (!open.empty()) try_rule(rule, open);
-    }
-    result_.effort.seconds_rules = seconds_since(start);
-    const auto solver_start = std::chrono::steady_clock::now();
-    std::vector<Open> stuck = generate_constraints(std::move(open));
-    result_.effort.seconds_solver = seconds_since(solver_start);
-    const auto exact_start = std::chrono::steady_clock::now();
-    settle_exactly(stuck);
-    result_.effort.seconds_exact = seconds_since(exact_start);
-    std::sort(result_.verdicts.begin(), result_.verdicts.end(),
-              [](const ClassVerdict& a, const ClassVerdict& b) { return a.i < b.i; });
-    return std::move(result_);
+    ledger_.publish(frame_, problem_.classes());
+    return {std::move(frame_), ledger_.take(), effort_};
   }
 
  private:
-  // ---- Verdicts
-  // ------------------------------------------------------------------------------------------------------
+  void step() const { options_.progress.step("classes", ledger_.settled(), ledger_.total()); }
 
-  /// Gives a verdict on a row to all classes that have it.
-  void settle(ClassVerdict verdict, std::int64_t group) {
-    const std::vector<std::int64_t>& members = members_[static_cast<std::size_t>(group)];
-    const std::int64_t second = second_[static_cast<std::size_t>(group)];
-    const bool shared = second >= 0;
-    if (verdict.verdict == Verdict::argmaxable && shared) verdict.verdict = Verdict::tie_only;
-    for (const std::int64_t i : members) {
-      ClassVerdict one = verdict;
-      one.i = i;
-      if (verdict.verdict == Verdict::tie_only && shared) one.twin = i == group ? second : group;
-      if (i != members[0] && verdict.verdict != Verdict::unknown) {
-        one = ClassVerdict{};
-        one.i = i;
-        one.verdict = verdict.verdict;
-        one.margin = verdict.margin;
-        one.same_as = members[0];
+  /// The shared vectors, the order of the rules, and what bounds stand on.
+  void prepare() {
+    const std::vector<std::int64_t>& groups = ledger_.groups();
+    frame_ = frame_of(problem_, groups);
+    if (!add_whitening(problem_, groups, frame_)) frame_.whitening.clear();
+    if (groups.size() == 1 || ledger_.wanted().empty()) return;
+    const WitnessRule first = better_rule();
+    rules_ = {first, first == WitnessRule::row ? WitnessRule::centred : WitnessRule::row};
+    if (!frame_.whitening.empty()) rules_.push_back(WitnessRule::whitened);
+    if (static_cast<std::int64_t>(groups.size()) < options_.bounds_from || problem_.columns() < kLeastColumns) return;
+    step();
+    // Building the bounds is as much work as checking some hundred classes.
+    if (static_cast<std::int64_t>(ledger_.wanted().size()) >= options_.bounds_from / 4)
+      screen_.emplace(problem_, groups, first == WitnessRule::row ? std::vector<float>{} : frame_.centre, frame_.reach,
+                      plan_.directions);
+    if (screen_ && !screen_->is_usable()) screen_.reset();
+    step();
+    std::vector<float> shift = frame_.centre;
+    if (problem_.has_bias()) shift.push_back(problem_.approximate(groups[0])[problem_.columns() - 1]);
+    sweep_.emplace(problem_, groups, std::move(shift), plan_.keep_rows);
+    if (!sweep_->is_usable()) sweep_.reset();
+  }
+
+  /// Which of the rules `row` and `centred` wins for more of a sample of all classes.
+  WitnessRule better_rule() const {
+    constexpr std::size_t kSample = 64;
+    const std::vector<std::int64_t>& groups = ledger_.groups();
+    const auto wins = [&](WitnessRule rule) {
+      std::vector<std::int64_t> ks;
+      std::vector<double> z;
+      for (std::size_t s = 0; s < kSample; ++s) {
+        ks.push_back(groups[s * groups.size() / kSample]);
+        const std::vector<double> one = auditing::witness_of(problem_, frame_, rule, ks.back());
+        z.insert(z.end(), one.begin(), one.end());
       }
-      if (options_.found) options_.found(result_.frame, one);
-      result_.verdicts.push_back(std::move(one));
-    }
-    ++settled_;
-    if (settled_ % 256 == 0) options_.progress.step("classes", settled_, total_);
+      const std::vector<WitnessOutcome> outcomes = check_all_rows(problem_, lengths_, ks, z);
+      return std::count_if(outcomes.begin(), outcomes.end(), [](const WitnessOutcome& o) { return o.wins; });
+    };
+    return wins(WitnessRule::row) >= wins(WitnessRule::centred) ? WitnessRule::row : WitnessRule::centred;
   }
 
   void settle_winner(std::int64_t k, WitnessRule rule, std::vector<double> z, double margin) {
     ClassVerdict verdict;
     verdict.verdict = Verdict::argmaxable;
     verdict.rule = rule;
-    const double length = problem_.has_bias() ? (z.empty() ? 1 : z.back()) : length_of(z);
-    verdict.margin = length > 0 && std::isfinite(margin) ? margin / length : 0;
+    double length = 1;
+    if (!problem_.has_bias()) length = length_of(z.empty() ? auditing::witness_of(problem_, frame_, rule, k) : z);
+    verdict.margin = length > 0 && std::isfinite(margin) ? std::max(0.0, margin / length * (1 - 1e-9)) : 0;
     if (rule == WitnessRule::vector) verdict.z = std::move(z);
-    ++result_.effort.by_rule[static_cast<std::size_t>(rule)];
-    settle(std::move(verdict), k);
+    ++effort_.by_rule[static_cast<std::size_t>(rule)];
+    ledger_.settle(std::move(verdict), k);
   }
 
   // ---- Witnesses of the rules
   // ----------------------------------------------------------------------------------------
 
+  /// Checks a rule's witness of every open class; those that win are settled and leave the list.
   void try_rule(WitnessRule rule, std::vector<Open>& open) {
-    if (rule == WitnessRule::whitened && !add_whitening(problem_, groups_, result_.frame)) {
-      result_.frame.whitening.clear();
-      return;
+    const bool screened = screen_ && rule == rules_[0];
+    const std::size_t batch = screened ? kScreenBatch : plan_.batch;
+    for (std::size_t from = 0; from < open.size(); from += batch) {
+      const std::span<Open> part = std::span(open).subspan(from, std::min(batch, open.size() - from));
+      screened ? screen_batch(rule, part) : check_batch(rule, part);
+      step();
     }
-    // Bounds pay where a rule is asked of most classes: building them is as much work as checking some hundred.
-    screen_.reset();
-    const bool most = rule == WitnessRule::row || (rule == WitnessRule::centred && !rows_win_);
-    if (most && static_cast<std::int64_t>(groups_.size()) >= options_.bounds_from && problem_.columns() >= 4)
-      screen_.emplace(problem_, groups_, rule == WitnessRule::row ? std::vector<float>{} : result_.frame.centre);
-    check(
-        open, [&](const Open& one) { return witness_of(problem_, result_.frame, rule, one.k); }, rule);
-    screen_.reset();
+    std::erase_if(open, [](const Open& one) { return one.k < 0; });
   }
 
-  /// Whether z = x wins for most of a sample of all classes.
-  bool do_rows_win() {
-    constexpr std::size_t kSample = 64;
+  void screen_batch(WitnessRule rule, std::span<Open> batch) {
     std::vector<std::int64_t> ks;
-    std::vector<double> z;
-    for (std::size_t s = 0; s < kSample; ++s) {
-      ks.push_back(groups_[s * groups_.size() / kSample]);
-      const std::vector<double> one = witness_of(problem_, result_.frame, WitnessRule::row, ks.back());
-      z.insert(z.end(), one.begin(), one.end());
+    for (const Open& one : batch) ks.push_back(one.k);
+    const auto outcomes = screen_->check(frame_, rule, ks, options_.progress.stop, effort_);
+    step();
+    for (std::size_t c = 0; c < batch.size(); ++c) {
+      std::vector<double> z;
+      if (outcomes[c].wins && problem_.has_bias()) z = auditing::witness_of(problem_, frame_, rule, ks[c]);
+      conclude(rule, batch[c], std::move(z), outcomes[c]);
     }
-    const std::vector<WitnessOutcome> outcomes = check_all_rows(problem_, lengths_, ks, z);
-    const auto wins = std::count_if(outcomes.begin(), outcomes.end(), [](const WitnessOutcome& o) { return o.wins; });
-    return static_cast<std::size_t>(wins) > kSample * 3 / 4;
   }
 
-  /// Checks a witness of every open class; those that win are settled and leave the list, the others take in what beat
-  /// them. A witness that the rows taken in so far beat is not checked against the others.
-  template <class Witness>
-  void check(std::vector<Open>& open, const Witness& witness, WitnessRule rule) {
-    std::vector<Open> left;
-    for (std::size_t from = 0; from < open.size(); from += kBatch) {
-      const std::size_t to = std::min(open.size(), from + kBatch);
-      check_batch({open.begin() + static_cast<std::ptrdiff_t>(from), open.begin() + static_cast<std::ptrdiff_t>(to)},
-                  witness, rule, left);
-      options_.progress.step("classes", settled_, total_);
-    }
-    open = std::move(left);
-  }
-
-  template <class Witness>
-  void check_batch(std::vector<Open> batch, const Witness& witness, WitnessRule rule, std::vector<Open>& left) {
+  /// A witness that the rows taken in so far beat is not checked against the others.
+  void check_batch(WitnessRule rule, std::span<Open> batch) {
     const std::size_t n = problem_.columns();
     std::vector<std::vector<double>> made(batch.size());
     std::vector<char> beaten(batch.size());
     spread(static_cast<std::int64_t>(batch.size()),
            static_cast<double>(batch.size() * n * (rule == WitnessRule::whitened ? n : 64)), [&](std::int64_t c) {
              const auto at = static_cast<std::size_t>(c);
-             made[at] = witness(batch[at]);
-             beaten[at] = rule != WitnessRule::vector &&
-                          !compare_exactly(problem_, batch[at].k, made[at].data(), batch[at].rows).wins;
+             Open& one = batch[at];
+             made[at] = rule == WitnessRule::vector ? std::move(one.attempt.z)
+                                                    : auditing::witness_of(problem_, frame_, rule, one.k);
+             if (rule == WitnessRule::vector) return;
+             const WitnessOutcome outcome = compare_exactly(problem_, one.k, made[at].data(), one.rows);
+             beaten[at] = !outcome.wins;
            });
     std::vector<std::int64_t> ks;
     std::vector<std::size_t> places;
@@ -214,22 +209,20 @@ class Audit {
       z.insert(z.end(), made[c].begin(), made[c].end());
     }
     const std::vector<WitnessOutcome> outcomes =
-        screen_ ? screen_->check(ks, z, result_.effort) : check_all_rows(problem_, lengths_, ks, z);
-    for (std::size_t c = 0; c < ks.size(); ++c) {
-      Open& one = batch[places[c]];
-      if (outcomes[c].wins && is_in_domain(problem_, made[places[c]])) {
-        settle_winner(one.k, rule, std::move(made[places[c]]), outcomes[c].margin);
-        one.k = -1;
-        continue;
-      }
-      take_in(one, outcomes[c].violators);
-      one.pool.insert(one.pool.end(), outcomes[c].close.begin(), outcomes[c].close.end());
-      std::sort(one.pool.begin(), one.pool.end());
-      one.pool.erase(std::unique(one.pool.begin(), one.pool.end()), one.pool.end());
+        sweep_ ? sweep_->check(ks, z, options_.progress.stop) : check_all_rows(problem_, lengths_, ks, z);
+    step();
+    for (std::size_t c = 0; c < ks.size(); ++c)
+      conclude(rule, batch[places[c]], std::move(made[places[c]]), outcomes[c]);
+  }
+
+  void conclude(WitnessRule rule, Open& one, std::vector<double> z, const WitnessOutcome& outcome) {
+    if (outcome.wins && (!problem_.has_bias() || is_in_domain(problem_, z))) {
+      settle_winner(one.k, rule, std::move(z), outcome.margin);
+      one.k = -1;
+      return;
     }
-    for (Open& one : batch) {
-      if (one.k >= 0) left.push_back(std::move(one));
-    }
+    take_in(one, outcome.violators);
+    join(one.pool, outcome.close);
   }
 
   /// Adds rows to look at: the worst, as many as there are half of already.
@@ -264,46 +257,41 @@ class Audit {
   std::vector<Open> generate_constraints(std::vector<Open> open) {
     std::vector<Open> stuck;
     for (int round = 0; round < options_.rounds && !open.empty(); ++round) {
-      std::vector<Attempt> attempts(open.size());
-      std::vector<char> proven(open.size());
       spread(static_cast<std::int64_t>(open.size()), work_of(open), [&](std::int64_t c) {
-        const auto at = static_cast<std::size_t>(c);
-        Open& one = open[at];
-        attempts[at] = solve_near(one, round >= kPreciseFrom);
-        if (!attempts[at].has_witness) proven[at] = static_cast<char>(prove(one.k, attempts[at]));
+        if (options_.progress.stop.stop_requested()) return;
+        Open& one = open[static_cast<std::size_t>(c)];
+        one.attempt = solve_near(one, round >= kPreciseFrom);
+        one.proof = one.attempt.has_witness ? 0 : prove(one.k, one.attempt);
       });
+      step();
       std::vector<Open> next, later;
-      std::vector<Attempt> witnesses;
-      for (std::size_t c = 0; c < open.size(); ++c) {
-        result_.effort.most_rows = std::max(result_.effort.most_rows, static_cast<std::int64_t>(open[c].rows.size()));
-        if (attempts[c].has_witness) {
-          next.push_back(std::move(open[c]));
-          witnesses.push_back(std::move(attempts[c]));
-        } else if (proven[c] != 0) {
-          settle_loser(open[c].k, attempts[c], proven[c]);
+      for (Open& one : open) {
+        effort_.most_rows = std::max(effort_.most_rows, static_cast<std::int64_t>(one.rows.size()));
+        if (one.attempt.has_witness) {
+          next.push_back(std::move(one));
+        } else if (one.proof != 0) {
+          settle_loser(one);
         } else {
           // The rows so far only just hold it: others may do it well.
-          open[c].support = attempts[c].rows;
-          const bool more = problem_.has_ball() && take_neighbours(open[c]);
-          (more ? later : stuck).push_back(std::move(open[c]));
+          one.support = one.attempt.rows;
+          const bool more = problem_.has_ball() && take_neighbours(one);
+          (more ? later : stuck).push_back(std::move(one));
         }
       }
-      open = std::move(next);
-      const std::size_t before = open.size();
-      std::map<std::int64_t, std::size_t> sizes;
-      for (const Open& one : open) sizes[one.k] = one.rows.size();
-      std::map<std::int64_t, std::size_t> at;
-      for (std::size_t c = 0; c < before; ++c) at[open[c].k] = c;
-      check(
-          open, [&](const Open& one) { return witnesses[at.at(one.k)].z; }, WitnessRule::vector);
-      std::vector<Open> moving;
-      for (Open& one : open) {
-        // Nothing beats it, but the witness lies on the edge of its domain, or rounding has the last word.
-        const bool same = one.rows.size() == sizes[one.k] && !take_neighbours(one);
-        (same && round > kPreciseFrom ? stuck : moving).push_back(std::move(one));
+      std::vector<std::size_t> sizes;
+      for (const Open& one : next) sizes.push_back(one.rows.size());
+      for (std::size_t from = 0; from < next.size(); from += plan_.batch) {
+        check_batch(WitnessRule::vector, std::span(next).subspan(from, std::min(plan_.batch, next.size() - from)));
+        step();
       }
-      open = std::move(moving);
-      for (Open& one : later) open.push_back(std::move(one));
+      open = std::move(later);
+      for (std::size_t c = 0; c < next.size(); ++c) {
+        Open& one = next[c];
+        if (one.k < 0) continue;
+        // Nothing beats it, but the witness lies on the edge of its domain, or rounding has the last word.
+        const bool same = one.rows.size() == sizes[c] && !take_neighbours(one);
+        (same && round > kPreciseFrom ? stuck : open).push_back(std::move(one));
+      }
     }
     for (Open& one : open) stuck.push_back(std::move(one));
     return stuck;
@@ -312,7 +300,7 @@ class Audit {
   /// The solver's word on the rows taken in, with rows of the pool taken in as long as they beat its witness.
   Attempt solve_near(Open& one, bool precise) const {
     for (int step = 0;; ++step) {
-      Attempt attempt = solve_class(problem_, one.k, one.rows, options_.solver, result_.frame.reach, precise);
+      Attempt attempt = solve_class(problem_, one.k, one.rows, options_.solver, frame_.reach, precise);
       if (!attempt.has_witness || step == kMostNearSteps) return attempt;
       const std::size_t before = one.rows.size();
       take_in(one, compare_exactly(problem_, one.k, attempt.z.data(), one.pool).violators);
@@ -335,17 +323,17 @@ class Audit {
     return 0;
   }
 
-  void settle_loser(std::int64_t k, const Attempt& attempt, int proof) {
+  void settle_loser(const Open& one) {
     ClassVerdict verdict;
     verdict.verdict = Verdict::unargmaxable;
-    verdict.proof = proof == 1 ? "simplex" : "ball";
-    for (std::size_t s = 0; s < attempt.rows.size(); ++s) {
-      if (proof == 2 && attempt.rows[s] < 0) continue;
-      verdict.rows.push_back(attempt.rows[s]);
-      if (proof == 2) verdict.weights.push_back(attempt.weights[s]);
+    verdict.proof = one.proof == 1 ? "simplex" : "ball";
+    for (std::size_t s = 0; s < one.attempt.rows.size(); ++s) {
+      if (one.proof == 2 && one.attempt.rows[s] < 0) continue;
+      verdict.rows.push_back(one.attempt.rows[s]);
+      if (one.proof == 2) verdict.weights.push_back(one.attempt.weights[s]);
     }
-    ++result_.effort.by_solver;
-    settle(std::move(verdict), k);
+    ++effort_.by_solver;
+    ledger_.settle(std::move(verdict), one.k);
   }
 
   // ---- Rationals
@@ -356,6 +344,7 @@ class Audit {
     if (problem_.columns() <= kMostExactColumns &&
         problem_.classes() * static_cast<std::int64_t>(problem_.columns()) <= kMostExactEntries) {
       spread(static_cast<std::int64_t>(stuck.size()), 1e5 * static_cast<double>(stuck.size()), [&](std::int64_t c) {
+        if (options_.progress.stop.stop_requested()) return;
         const Open& one = stuck[static_cast<std::size_t>(c)];
         std::vector<std::int64_t> seeds = one.support;
         seeds.insert(seeds.end(), one.rows.begin(),
@@ -363,6 +352,7 @@ class Audit {
         seeds.erase(std::remove(seeds.begin(), seeds.end(), kBiasGenerator), seeds.end());
         answers[static_cast<std::size_t>(c)] = decide_exactly(problem_, one.k, seeds);
       });
+      step();
     }
     for (std::size_t c = 0; c < stuck.size(); ++c) settle_answer(stuck[c].k, answers[c]);
   }
@@ -381,21 +371,22 @@ class Audit {
       verdict.rows = answer.rows;
       for (const Rational& weight : answer.weights) verdict.exact_weights.push_back(weight.get_str());
     }
-    if (verdict.verdict != Verdict::unknown) ++result_.effort.by_exact;
-    settle(std::move(verdict), k);
+    if (verdict.verdict != Verdict::unknown) ++effort_.by_exact;
+    ledger_.settle(std::move(verdict), k);
   }
+
+  static constexpr std::size_t kScreenBatch = 2048;
 
   const AuditOptions& options_;
   Problem problem_;
+  Ledger ledger_;
+  Plan plan_;
   std::vector<double> lengths_;
-  std::vector<std::int64_t> groups_;  ///< the first class of each
-  std::vector<std::int64_t> second_;  ///< for the first class of a group, the next of it
-  std::vector<bool> wanted_;
-  std::vector<std::vector<std::int64_t>> members_;  ///< for the first class of a group, those that are wanted
-  std::optional<Screen> screen_;
-  bool rows_win_ = false;
-  std::int64_t settled_ = 0, total_ = 0;
-  AuditResult result_;
+  AuditFrame frame_;
+  std::vector<WitnessRule> rules_;  ///< in the order they are tried
+  std::optional<Screen> screen_;    ///< for the first of them
+  std::optional<Sweep> sweep_;      ///< for the others and the solver's witnesses
+  AuditEffort effort_;
 };
 
 }  // namespace

@@ -45,6 +45,9 @@ class Problem {
   /// Whether every row is the same numbers in float32.
   bool is_exact() const { return errors_.empty(); }
 
+  /// Whether those are held beside the head's.
+  bool owns_rows() const { return !own_.empty(); }
+
   /// Row i in float64, and a bound on the norm of its error.
   double row(std::int64_t i, double* out) const;
   /// Row i itself.

@@ -11,6 +11,7 @@ namespace tuiqiao::auditing {
 
 namespace {
 
+constexpr std::size_t kMostWhitened = 2048;    // columns: the matrix is part of every certificates file
 constexpr std::size_t kMostSampled = 1 << 15;  // rows for the covariance, evenly spread
 
 std::size_t linear_columns(const Problem& problem) { return problem.columns() - (problem.has_bias() ? 1 : 0); }
@@ -51,7 +52,7 @@ AuditFrame frame_of(const Problem& problem, const std::vector<std::int64_t>& gro
 
 bool add_whitening(const Problem& problem, const std::vector<std::int64_t>& groups, AuditFrame& frame) {
   const std::size_t n = linear_columns(problem);
-  if (n < 2 || groups.size() < 2 * n) return false;
+  if (n < 2 || n > kMostWhitened || groups.size() < 2 * n) return false;
   const std::size_t step = (groups.size() + kMostSampled - 1) / kMostSampled;
   std::vector<float> rows;
   for (std::size_t g = 0; g < groups.size(); g += step) {
