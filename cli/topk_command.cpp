@@ -41,19 +41,30 @@ struct Arguments {
   bool json = false, scale_free = false, hard = false, has_entropy = false;
 };
 
-/// Numbers apart from each other by white space or commas. Throws: tuiqiao::Error.
+/// Numbers apart from each other by white space, or by a comma or semicolon. Throws: tuiqiao::Error.
 NpyArray numbers_of(const std::string& text, const std::string& name) {
   NpyArray array;
+  constexpr const char* kSpace = " \t\r\n\f\v";
   constexpr const char* kApart = " \t\r\n\f\v,;";
-  for (std::size_t at = text.find_first_not_of(kApart); at != std::string::npos;) {
+  bool after_number = false;
+  for (std::size_t at = 0; (at = text.find_first_not_of(kSpace, at)) != std::string::npos;) {
+    const auto fail = [&](const std::string& what) {
+      throw Error(fmt::format("{}: entry {}: {}", name, array.values.size(), what));
+    };
+    if (text[at] == ',' || text[at] == ';') {
+      if (!after_number) fail(fmt::format("no number before '{}'", text[at]));
+      after_number = false;
+      ++at;
+      continue;
+    }
     const std::size_t end = std::min(text.find_first_of(kApart, at), text.size());
     const std::string word = text.substr(at, end - at);
     char* rest = nullptr;
     const double value = std::strtod(word.c_str(), &rest);
-    if (rest != word.c_str() + word.size())
-      throw Error(fmt::format("{}: entry {}: '{}' is no number", name, array.values.size(), shortened(word)));
+    if (rest != word.c_str() + word.size()) fail(fmt::format("'{}' is no number", shortened(word)));
     array.values.push_back(value);
-    at = text.find_first_not_of(kApart, end);
+    after_number = true;
+    at = end;
   }
   array.shape = {static_cast<std::int64_t>(array.values.size())};
   return array;
@@ -132,7 +143,7 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
       [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};
   if (!arguments.plot.empty() && !arguments.plot.ends_with(".svg"))
     throw std::invalid_argument(fmt::format("--plot {}: plots are written as .svg", arguments.plot));
-  check_writable(arguments.out);
+  if (arguments.out != "-") check_writable(arguments.out);
   check_writable(arguments.plot);
   const NpyArray input = input_of(arguments, stop);
   const std::string source = arguments.input.empty() || arguments.input == "-" ? "standard input" : arguments.input;
@@ -156,7 +167,8 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
     write_file_atomically(arguments.plot, plot_of(x, p, results[0], options));
   }
   if (!arguments.out.empty()) {
-    write_file_atomically(arguments.out, npy_of(p, input.shape));
+    const std::string npy = npy_of(p, input.shape);
+    arguments.out == "-" ? print(npy) : write_file_atomically(arguments.out, npy);
     return kDone;
   }
   for (std::int64_t i = 0; i < rows; ++i) {
@@ -192,7 +204,8 @@ Run add_topk(CLI::App& app) {
   app.add_flag("--hard", a.hard, "Print the hard choice, 1 for the k largest; --plot still shows the smooth gradient");
   app.add_flag("--json", a.json,
                "One JSON object a row: method, k, tau, threshold, log_z, indices (of the k largest), p");
-  app.add_option("--out", a.out, "Write p here as .npy of float64 instead; text shows ten digits, --json and this all")
+  app.add_option("--out", a.out,
+                 "Write p here as .npy of float64 instead, '-' for output; text shows ten digits, --json and this all")
       ->type_name("FILE");
   app.add_option("--plot", a.plot, "Draw p and a gradient of one row of at most 20000 entries, as .svg")
       ->type_name("FILE");

@@ -53,6 +53,13 @@ TEST_F(TopkCli, ReadsAndWritesArrays) {
   EXPECT_EQ(lines_of(run({"topk", "-k", "1", "--json", "-"}, {.input = bytes}).out).size(), 2U);
 }
 
+TEST_F(TopkCli, TakesSeparatorsAndADash) {
+  for (const char* input : {"3,1,2", "3, 1, 2,\n", "3 ;1\n2", "\t3 1 2"})
+    EXPECT_EQ(solved({"-k", "2", "--tau", "0"}, input)["p"], json::parse("[1.0, 0.0, 1.0]")) << input;
+  const Result result = run({"topk", "-k", "1", "--tau", "0", "--out", "-"}, {.input = "3 1 2"});
+  EXPECT_EQ(parse_npy(result.out, "output").values, (std::vector<double>{1, 0, 0}));
+}
+
 TEST_F(TopkCli, DrawsARow) {
   EXPECT_EQ(run({"topk", "-k", "2", "--plot", path("p.svg")}, {.input = "3 1 4 1 5"}).code, 0);
   const std::string svg = content_of(path("p.svg"));
@@ -79,6 +86,8 @@ TEST_F(TopkCli, RefusesBadInputAndWritesNothing) {
     EXPECT_FALSE(fs::exists(path("out.npy")));
   };
   refused({"-k", "1"}, "3 x 4", kBadInput, "standard input: entry 1: 'x' is no number");
+  refused({"-k", "1"}, "3,,4", kBadInput, "standard input: entry 1: no number before ','");
+  refused({"-k", "1"}, " ;3", kBadInput, "standard input: entry 0: no number before ';'");
   refused({"-k", "1"}, "3 nan 4", kBadInput, "standard input: entry 1 is NaN");
   refused({"-k", "1"}, " \n", kBadInput, "no number");
   refused({"-k", "4"}, "1 2 3", kUsage, "k = 4 outside [0, 3]");

@@ -249,6 +249,9 @@ TEST(SmoothTopk, HitsTheEntropyAskedFor) {
   options.temperature = TopkTemperature::entropy;
   options.entropy_bits = 0.9;  // above that of k / n = 1 / 10, which is 0.469
   EXPECT_THROW(solve(x, 20, options), std::invalid_argument);
+  const Found equal = solve({7, 7, -INFINITY, 7, 7}, 1, options);  // no tau makes a difference
+  EXPECT_EQ(equal.row.tau, 1);
+  expect_near(equal.p, {0.25, 0.25, 0, 0.25, 0.25}, 1e-15);
 }
 
 TEST(SmoothTopk, HitsTheEntropyInEveryUnit) {

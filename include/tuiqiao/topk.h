@@ -63,7 +63,8 @@ struct SmoothTopkOptions {
   /// One for all rows, or one a row; at least 0, where 0 is the hard top-k: ties at its edge share what is left of k.
   std::vector<double> tau{1};
   TopkTemperature temperature = TopkTemperature::given;
-  /// For TopkTemperature::entropy: above 0, below that of p = k / n.
+  /// For TopkTemperature::entropy: above 0, below that of p = k / n. A row whose finite entries are all equal has that
+  /// p at any tau, and gets tau = 1.
   double entropy_bits = 0.1;
   /// Straight-through: p becomes the hard choice, 1 for the entries of top_indices (the last takes what is left of a k
   /// that is not whole), while smooth_topk_vjp stays the gradient of the smooth p.
