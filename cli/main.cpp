@@ -69,6 +69,8 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", "tuiqiao " TUIQIAO_VERSION);
   app.require_subcommand(1);
   std::map<CLI::App*, Run> commands;
+  CLI::App* audit = app.add_subcommand("audit", "Prove for every token of an output layer whether it can be chosen");
+  commands[audit] = add_audit(*audit);
 #ifdef TUIQIAO_HAS_TEXT
   CLI::App* generate =
       app.add_subcommand("generate", "Answer questions from documents that together need not fit the window");

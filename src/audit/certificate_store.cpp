@@ -1,0 +1,173 @@
+#include "audit/certificate_store.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <system_error>
+
+#include "audit/certificates.h"
+#include "audit_check/certificate_file.h"
+#include "file_output.h"
+#include "tuiqiao/error.h"
+
+namespace tuiqiao::auditing {
+
+namespace {
+
+constexpr std::size_t kBuffer = std::size_t{1} << 20;
+
+/// The class of a whole line, -1 where it is none.
+std::int64_t class_of(const std::string& line) {
+  constexpr std::string_view kBefore = "{\"i\":";
+  if (!line.starts_with(kBefore) || !checking::has_right_checksum(line)) return -1;
+  return std::strtoll(line.c_str() + kBefore.size(), nullptr, 10);
+}
+
+}  // namespace
+
+CertificateStore::CertificateStore(const std::filesystem::path& file) : file_(file), partial_(file) {
+  partial_ += ".partial";
+  descriptor_ = ::open(partial_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail(errno);
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+    ::close(descriptor_);
+    throw Error(fmt::format("{}: another run is writing it", partial_.string()));
+  }
+  take_up();
+}
+
+CertificateStore::~CertificateStore() {
+  if (descriptor_ < 0) return;
+  const int ignored = write_all(descriptor_, buffer_.data(), buffer_.size());
+  static_cast<void>(ignored);  // the lines that it cuts are made again
+  const bool empty = ::lseek(descriptor_, 0, SEEK_END) == 0;
+  ::close(descriptor_);
+  if (empty) ::unlink(partial_.c_str());
+}
+
+void CertificateStore::fail(int error) const {
+  throw Error(fmt::format("cannot write {}: {}", partial_.string(), std::generic_category().message(error)));
+}
+
+/// Keeps the whole lines that an earlier run left.
+void CertificateStore::take_up() {
+  std::ifstream in(partial_, std::ios::binary);
+  std::string line;
+  std::int64_t size = 0;
+  for (bool first = true; std::getline(in, line) && !in.eof(); first = false) {
+    if (first) {
+      if (!checking::has_right_checksum(line)) break;
+      header_ = line;
+    } else {
+      const std::int64_t i = class_of(line);
+      if (i < next_) break;
+      next_ = i + 1;
+    }
+    size += static_cast<std::int64_t>(line.size()) + 1;
+  }
+  if (::ftruncate(descriptor_, size) != 0 || ::lseek(descriptor_, 0, SEEK_END) < 0) fail(errno);
+}
+
+std::vector<std::string> CertificateStore::lines() const {
+  std::ifstream in(partial_, std::ios::binary);
+  std::vector<std::string> lines;
+  std::string line;
+  std::getline(in, line);
+  while (std::getline(in, line)) lines.push_back(line);
+  return lines;
+}
+
+bool CertificateStore::begin(const std::string& header) {
+  if (header_ == header) return true;
+  const bool is_new = header_.empty();
+  restart(header);
+  return is_new;
+}
+
+void CertificateStore::restart(const std::string& header) {
+  if (::ftruncate(descriptor_, 0) != 0 || ::lseek(descriptor_, 0, SEEK_SET) < 0) fail(errno);
+  header_ = header;
+  next_ = 0;
+  buffer_ = header + "\n";
+  flush();
+}
+
+void CertificateStore::add(std::int64_t i, std::string_view line) {
+  buffer_ += line;
+  buffer_ += '\n';
+  next_ = i + 1;
+  if (buffer_.size() >= kBuffer) flush();
+}
+
+void CertificateStore::flush() {
+  if (const int error = write_all(descriptor_, buffer_.data(), buffer_.size()); error != 0) {
+    buffer_.clear();
+    fail(error);
+  }
+  buffer_.clear();
+}
+
+void CertificateStore::finish() {
+  flush();
+  int error = ::fsync(descriptor_) != 0 ? errno : 0;
+  if (error == 0 && ::rename(partial_.c_str(), file_.c_str()) != 0) error = errno;
+  if (error != 0) fail(error);
+  ::close(descriptor_);
+  descriptor_ = -1;
+}
+
+void merge_certificates(const std::vector<std::filesystem::path>& shards, const std::filesystem::path& file) {
+  using nlohmann::ordered_json;
+  struct Source {
+    std::unique_ptr<checking::CertificateReader> reader;
+    std::optional<ClassVerdict> verdict;
+  };
+  std::vector<Source> sources;
+  ordered_json whole;
+  std::int64_t count = 0;
+  std::set<std::int64_t> parts;
+  for (const std::filesystem::path& path : shards) {
+    Source source{std::make_unique<checking::CertificateReader>(path), {}};
+    const checking::CertificateHeader& header = source.reader->header();
+    ordered_json own = ordered_json::parse(source.reader->header_text());
+    for (const char* key : {"shard", "count", "crc"}) own.erase(key);
+    if (whole.is_null()) whole = own;
+    if (own != whole) throw Error(fmt::format("{}: of another audit than {}", path.string(), shards[0].string()));
+    if (header.shard_parts != static_cast<std::int64_t>(shards.size()))
+      throw Error(
+          fmt::format("{}: one of {} shards, but {} were given", path.string(), header.shard_parts, shards.size()));
+    if (!parts.insert(header.shard_part).second)
+      throw Error(fmt::format("{}: shard {} for the second time", path.string(), header.shard_part));
+    count += header.count;
+    source.verdict = source.reader->next();
+    sources.push_back(std::move(source));
+  }
+  if (sources.empty()) throw Error("no shards to merge");
+  if (count != whole["classes"].get<std::int64_t>())
+    throw Error(fmt::format("the shards hold {} of {} classes", count, whole["classes"].get<std::int64_t>()));
+  ordered_json header;
+  for (const auto& [key, value] : whole.items()) {
+    header[key] = value;
+    if (key == "columns") header["count"] = count;
+  }
+  CertificateStore store(file);
+  store.restart(with_checksum(header.dump()));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto it = std::find_if(sources.begin(), sources.end(),
+                                 [&](const Source& one) { return one.verdict && one.verdict->i == i; });
+    if (it == sources.end()) throw Error(fmt::format("class {} is in none of the shards", i));
+    store.add(i, it->reader->text());
+    it->verdict = it->reader->next();
+  }
+  store.finish();
+}
+
+}  // namespace tuiqiao::auditing

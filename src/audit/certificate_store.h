@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tuiqiao::auditing {
+
+/// Writes a certificates file: lines go to FILE.partial as they come, which becomes FILE when all are there. What a run
+/// that was killed left behind is taken up again, up to its last whole line.
+class CertificateStore {
+ public:
+  /// Opens FILE.partial. Throws: tuiqiao::Error where it cannot be written or another run writes it.
+  explicit CertificateStore(const std::filesystem::path& file);
+  ~CertificateStore();
+  CertificateStore(const CertificateStore&) = delete;
+  CertificateStore& operator=(const CertificateStore&) = delete;
+
+  /// The first class without a line; 0 for a new file.
+  std::int64_t next() const { return next_; }
+  /// The lines of an earlier run, without the header.
+  std::vector<std::string> lines() const;
+
+  /// Sets the first line. False where an earlier run's is another: its lines are gone then, and next() is 0.
+  bool begin(const std::string& header);
+  /// Sets the first line of a file without others.
+  void restart(const std::string& header);
+  void add(std::int64_t i, std::string_view line);
+  /// Writes what is held back.
+  void flush();
+  /// Throws: tuiqiao::Error.
+  void finish();
+
+ private:
+  void take_up();
+  [[noreturn]] void fail(int error) const;
+
+  std::filesystem::path file_, partial_;
+  int descriptor_ = -1;
+  std::string header_, buffer_;
+  std::int64_t next_ = 0;
+};
+
+/// Joins the certificates of all shards into those of the whole. Throws: tuiqiao::Error where they do not belong
+/// together or one is missing or damaged.
+void merge_certificates(const std::vector<std::filesystem::path>& shards, const std::filesystem::path& file);
+
+}  // namespace tuiqiao::auditing
