@@ -11,6 +11,7 @@
 
 #include "audit/class_solver.h"
 #include "audit/exact.h"
+#include "audit/hull_witness.h"
 #include "audit/kernels.h"
 #include "audit/ledger.h"
 #include "audit/plan.h"
@@ -46,7 +47,8 @@ struct Open {
   std::vector<std::int64_t> pool;     ///< rows near it, for which intermediate witnesses are checked
   std::vector<std::int64_t> support;  ///< of the last hull that held it
   Attempt attempt;
-  int proof = 0;  ///< of the attempt, where it has no witness
+  int proof = 0;       ///< of the attempt, where it has no witness
+  bool plain = false;  ///< no HullWitness helps
 };
 
 double length_of(const std::vector<double>& z) {
@@ -109,6 +111,7 @@ class Audit {
     const std::vector<std::int64_t>& groups = ledger_.groups();
     frame_ = frame_of(problem_, groups);
     if (!add_whitening(problem_, groups, frame_)) frame_.whitening.clear();
+    factor_ = factor_of(frame_);
     if (groups.size() == 1 || ledger_.wanted().empty()) return;
     const WitnessRule first = better_rule();
     rules_ = {first, first == WitnessRule::row ? WitnessRule::centred : WitnessRule::row};
@@ -299,12 +302,34 @@ class Audit {
 
   /// The solver's word on the rows taken in, with rows of the pool taken in as long as they beat its witness.
   Attempt solve_near(Open& one, bool precise) const {
+    one.plain = one.plain || precise || problem_.has_bias() || options_.solver != AuditSolver::active_set;
+    if (!one.plain) {
+      Attempt attempt = find_near(one);
+      if (attempt.has_witness) return attempt;
+      one.plain = true;
+    }
     for (int step = 0;; ++step) {
       Attempt attempt = solve_class(problem_, one.k, one.rows, options_.solver, frame_.reach, precise);
       if (!attempt.has_witness || step == kMostNearSteps) return attempt;
       const std::size_t before = one.rows.size();
       take_in(one, compare_exactly(problem_, one.k, attempt.z.data(), one.pool).violators);
       if (one.rows.size() == before) return attempt;
+    }
+  }
+
+  /// The same by a HullWitness.
+  Attempt find_near(Open& one) const {
+    HullWitness hull(problem_, frame_, factor_, one.k);
+    hull.add(one.rows);
+    for (int step = 0;; ++step) {
+      Attempt attempt;
+      attempt.z = hull.solve();
+      attempt.has_witness = !attempt.z.empty();
+      if (!attempt.has_witness || step == kMostNearSteps) return attempt;
+      const std::size_t before = one.rows.size();
+      take_in(one, compare_exactly(problem_, one.k, attempt.z.data(), one.pool).violators);
+      if (one.rows.size() == before) return attempt;
+      hull.add(std::span(one.rows).subspan(before));
     }
   }
 
@@ -383,6 +408,7 @@ class Audit {
   Plan plan_;
   std::vector<double> lengths_;
   AuditFrame frame_;
+  std::vector<double> factor_;      ///< of its whitening
   std::vector<WitnessRule> rules_;  ///< in the order they are tried
   std::optional<Screen> screen_;    ///< for the first of them
   std::optional<Sweep> sweep_;      ///< for the others and the solver's witnesses
