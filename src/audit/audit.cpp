@@ -33,6 +33,7 @@ constexpr std::size_t kMostExactColumns = 48;  // beyond, rationals take too lon
 constexpr std::int64_t kMostExactEntries = 2'000'000;
 constexpr int kMostNearSteps = 12;
 constexpr std::int64_t kMostNeighbours = 1000;
+constexpr double kLeastLead = 0.1;        // of HullWitness, below which a class is probably none
 constexpr int kPreciseFrom = 12;          // rounds after which witnesses keep float64
 constexpr std::size_t kLeastColumns = 4;  // for bounds to pay
 
@@ -317,6 +318,21 @@ class Audit {
     }
   }
 
+  /// For a row that seems to lie deep inside: so many rows, evenly spread, that their hull probably holds it. False
+  /// where there are not as many.
+  bool take_sample(Open& one) const {
+    const std::vector<std::int64_t>& groups = ledger_.groups();
+    const std::size_t count = 5 * problem_.columns() / 2;
+    if (groups.size() < 2 * count) return false;
+    std::vector<std::int64_t> taken;
+    for (std::size_t s = 0; s < count; ++s) {
+      const std::int64_t i = groups[s * groups.size() / count];
+      if (i != one.k) taken.push_back(i);
+    }
+    join(one.rows, taken);
+    return true;
+  }
+
   /// The same by a HullWitness.
   Attempt find_near(Open& one) const {
     HullWitness hull(problem_, frame_, factor_, one.k);
@@ -325,6 +341,7 @@ class Audit {
       Attempt attempt;
       attempt.z = hull.solve();
       attempt.has_witness = !attempt.z.empty();
+      if (attempt.has_witness && hull.lead() < kLeastLead && take_sample(one)) attempt.has_witness = false;
       if (!attempt.has_witness || step == kMostNearSteps) return attempt;
       const std::size_t before = one.rows.size();
       take_in(one, compare_exactly(problem_, one.k, attempt.z.data(), one.pool).violators);

@@ -89,6 +89,7 @@ std::vector<double> HullWitness::solve() {
   double longest = 0;
   for (std::size_t i = 0; i < count; ++i) longest = std::max(longest, gram_[i * count + i]);
   const MinNorm found = min_norm_point(gram_, static_cast<int>(count), points_.data(), n);
+  lead_ = gram_[0] > 0 ? std::sqrt(found.squared / gram_[0]) : 0;
   if (found.is_zero || !(found.squared > kNearOrigin * longest)) return {};
   std::vector<double> z(n, 0);
   for (const int s : found.support)

@@ -21,6 +21,8 @@ class HullWitness {
   void add(std::span<const std::int64_t> rows);
   /// A candidate of float32 numbers and length 1; none where the hull comes so near to the origin that it may hold it.
   std::vector<double> solve();
+  /// How much shorter solve()'s vector is than x_k - centre: 1 before any row is in the way, 0 for rows deep inside.
+  double lead() const { return lead_; }
 
  private:
   void add_points(std::vector<double> differences);
@@ -28,6 +30,7 @@ class HullWitness {
   const Problem& problem_;
   const std::vector<double>& factor_;
   std::vector<double> own_, points_, gram_;
+  double lead_ = 1;
   double reach_ = 0;       ///< length that differences of rows are brought to
   std::size_t known_ = 0;  ///< points whose products are in gram_
 };

@@ -18,68 +18,57 @@ constexpr double kShort = 1e-7;       // from here on the points tell more than 
 constexpr double kConverged = 1e-10;  // relative gap between the length and the bound on it
 constexpr double kNoWeight = 1e-13;
 
-/// The upper triangle R with R'R = 1 1' + G over the support, kept through additions and removals.
+/// The lower triangle L with L L' = 1 1' + G over the support, kept through additions and removals.
 class Factor {
  public:
-  explicit Factor(int most) : most_(static_cast<std::size_t>(most)), r_(most_ * most_) {}
+  explicit Factor(std::size_t most) : most_(most), l_(most * most) {}
 
   /// False where the new point depends on the others to rounding.
   bool add(const std::vector<double>& products, double diagonal) {
-    double rest = diagonal;
-    double* column = r_.data() + size_ * most_;
-    for (std::size_t i = 0; i < size_; ++i) {
-      const double* other = r_.data() + i * most_;
-      double sum = products[i];
-      for (std::size_t j = 0; j < i; ++j) sum -= other[j] * column[j];
-      column[i] = sum / other[i];
-      rest -= column[i] * column[i];
-    }
+    if (size_ == most_) return false;
+    double* row = l_.data() + size_ * most_;
+    std::copy(products.begin(), products.end(), row);
+    solve(CblasNoTrans, row);
+    const double rest = diagonal - cblas_ddot(static_cast<int>(size_), row, 1, row, 1);
     if (rest <= 1e-14 * diagonal) return false;
-    column[size_++] = std::sqrt(rest);
+    row[size_++] = std::sqrt(rest);
     return true;
   }
 
   void remove(std::size_t at) {
-    for (std::size_t k = at + 1; k < size_; ++k) std::copy_n(r_.data() + k * most_, k + 1, r_.data() + (k - 1) * most_);
+    for (std::size_t k = at + 1; k < size_; ++k) std::copy_n(l_.data() + k * most_, k + 1, l_.data() + (k - 1) * most_);
     --size_;
+    const int step = static_cast<int>(most_);
     for (std::size_t k = at; k < size_; ++k) {
-      double& a = r_[k * most_ + k];
-      double& b = r_[k * most_ + k + 1];
+      double& a = l_[k * most_ + k];
+      double& b = l_[k * most_ + k + 1];
       const double length = std::hypot(a, b), c = a / length, s = b / length;
       a = length;
       b = 0;
-      for (std::size_t l = k + 1; l < size_; ++l) {
-        double& x = r_[l * most_ + k];
-        double& y = r_[l * most_ + k + 1];
-        const double turned = c * x + s * y;
-        y = c * y - s * x;
-        x = turned;
-      }
+      double* below = l_.data() + (k + 1) * most_ + k;
+      if (k + 1 < size_) cblas_drot(static_cast<int>(size_ - k - 1), below, step, below + 1, step, c, s);
     }
   }
 
-  /// Weights of the shortest vector of the support's affine hull: R'R v = 1, scaled to sum 1.
+  /// Weights of the shortest vector of the support's affine hull: L L' v = 1, scaled to sum 1.
   std::vector<double> weights() const {
-    std::vector<double> v(size_);
-    for (std::size_t i = 0; i < size_; ++i) {
-      const double* column = r_.data() + i * most_;
-      double sum = 1;
-      for (std::size_t j = 0; j < i; ++j) sum -= column[j] * v[j];
-      v[i] = sum / column[i];
-    }
-    for (std::size_t i = size_; i-- > 0;) {
-      const double* column = r_.data() + i * most_;
-      v[i] /= column[i];
-      for (std::size_t j = 0; j < i; ++j) v[j] -= column[j] * v[i];
-    }
+    std::vector<double> v(size_, 1);
+    solve(CblasNoTrans, v.data());
+    solve(CblasTrans, v.data());
     const double sum = std::accumulate(v.begin(), v.end(), 0.0);
     for (double& w : v) w /= sum;
     return v;
   }
 
  private:
+  void solve(CBLAS_TRANSPOSE how, double* x) const {
+    if (size_ > 0)
+      cblas_dtrsv(CblasRowMajor, CblasLower, how, CblasNonUnit, static_cast<int>(size_), l_.data(),
+                  static_cast<int>(most_), x, 1);
+  }
+
   std::size_t most_, size_ = 0;
-  std::vector<double> r_;
+  std::vector<double> l_;
 };
 
 /// Products of the hull's vector with every point, by the points.
@@ -89,7 +78,7 @@ std::vector<double> near_products_of(const double* points, std::size_t columns, 
   std::vector<double> x(columns, 0), h(n, 0);
   for (std::size_t s = 0; s < support.size(); ++s) {
     const double* point = points + static_cast<std::size_t>(support[s]) * columns;
-    for (std::size_t j = 0; j < columns; ++j) x[j] += weights[s] * point[j];
+    cblas_daxpy(static_cast<int>(columns), weights[s], point, 1, x.data(), 1);
   }
   const int size = static_cast<int>(columns);
   squared = cblas_ddot(size, x.data(), 1, x.data(), 1);
@@ -103,8 +92,7 @@ std::vector<double> products_of(const std::vector<double>& gram, std::size_t n, 
   std::vector<double> h(n, 0);
   for (std::size_t s = 0; s < support.size(); ++s) {
     const double* row = gram.data() + static_cast<std::size_t>(support[s]) * n;
-    const double w = weights[s];
-    for (std::size_t j = 0; j < n; ++j) h[j] += w * row[j];
+    cblas_daxpy(static_cast<int>(n), weights[s], row, 1, h.data(), 1);
   }
   return h;
 }
@@ -134,7 +122,7 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
     result.is_zero = true;
     return result;
   }
-  Factor factor(count);
+  Factor factor(std::min(n, columns + 1));  // no more points are affinely independent
   std::vector<int> support{first};
   std::vector<double> weights{1};
   factor.add({}, 1 + at(first, first) / scale);
