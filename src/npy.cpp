@@ -188,8 +188,10 @@ NpyArray read_npy(const std::filesystem::path& file) {
   return parse_npy(bytes, name);
 }
 
-std::string npy_of(std::span<const double> values, std::span<const std::int64_t> shape) {
-  std::string text = "{'descr': '<f8', 'fortran_order': False, 'shape': (";
+namespace {
+
+std::string npy_bytes(std::string_view type, std::string_view data, std::span<const std::int64_t> shape) {
+  std::string text = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': (", type);
   for (const std::int64_t side : shape) text += fmt::format("{}, ", side);
   text += "), }";
   while ((10 + text.size() + 1) % 64 != 0) text += ' ';
@@ -198,9 +200,17 @@ std::string npy_of(std::span<const double> values, std::span<const std::int64_t>
   bytes += {'\x01', '\x00'};
   bytes += static_cast<char>(text.size() & 255U);
   bytes += static_cast<char>(text.size() >> 8);
-  bytes += text;
-  bytes.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
-  return bytes;
+  return bytes.append(text).append(data);
+}
+
+}  // namespace
+
+std::string npy_of(std::span<const double> values, std::span<const std::int64_t> shape) {
+  return npy_bytes("<f8", {reinterpret_cast<const char*>(values.data()), values.size_bytes()}, shape);
+}
+
+std::string npy_of(std::span<const float> values, std::span<const std::int64_t> shape) {
+  return npy_bytes("<f4", {reinterpret_cast<const char*>(values.data()), values.size_bytes()}, shape);
 }
 
 }  // namespace tuiqiao

@@ -26,7 +26,8 @@ bool is_npy(std::string_view bytes);
 /// Reads a whole file. Throws: tuiqiao::Error.
 NpyArray read_npy(const std::filesystem::path& file);
 
-/// The bytes of a .npy file of float64 in C order.
+/// The bytes of a .npy file of float64, or of float32, in C order.
 std::string npy_of(std::span<const double> values, std::span<const std::int64_t> shape);
+std::string npy_of(std::span<const float> values, std::span<const std::int64_t> shape);
 
 }  // namespace tuiqiao

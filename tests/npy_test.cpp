@@ -45,6 +45,15 @@ TEST(Npy, GoesBothWays) {
   }
 }
 
+TEST(Npy, WritesFloat32Too) {
+  const std::vector<float> values{1.5F, -2, 1e30F};
+  const std::string bytes = npy_of(values, std::vector<std::int64_t>{3, 1});
+  EXPECT_NE(bytes.find("'<f4'"), std::string::npos);
+  const NpyArray array = parse_npy(bytes, "x");
+  EXPECT_EQ(array.shape, (std::vector<std::int64_t>{3, 1}));
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(array.values[i], values[i]);
+}
+
 TEST(Npy, ReadsEveryTypeAndOrder) {
   EXPECT_EQ(parse_npy(file_of(header_of("<f4", "(1,)"), {'\0', '\0', '\xc0', '\x3f'}), "x").values[0], 1.5);
   EXPECT_EQ(parse_npy(file_of(header_of("|i1", "(2,)"), {'\xff', '\x05'}, 2), "x").values,

@@ -1,0 +1,167 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
+#include "tuiqiao/diffusion/model.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <utility>
+
+namespace tuiqiao {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+namespace {
+
+/// The value of a field, or `otherwise`.
+template <class T, class Is>
+T field(const fs::path& file, const json& object, const char* name, T otherwise, Is is) {
+  const auto it = object.find(name);
+  if (it == object.end() || it->is_null()) return otherwise;
+  if (!((*it).*is)())
+    throw Error(
+        fmt::format("{}: field '{}' has a value of a wrong type: {}", file.string(), name, it->dump().substr(0, 60)));
+  return it->get<T>();
+}
+
+/// What a name means, the field named where it means nothing.
+template <class Of>
+auto named(const fs::path& file, const char* name, const std::string& value, const Of& of) {
+  try {
+    return of(value);
+  } catch (const std::invalid_argument& error) {
+    const std::string_view text = error.what();
+    throw Error(fmt::format("{}: field '{}': {}", file.string(), name, text.substr(text.find("] ") + 2)));
+  }
+}
+
+Variance variance_of(const std::string& type) {
+  if (type.starts_with("fixed_small")) return Variance::posterior;
+  if (type.starts_with("fixed_large")) return Variance::beta;
+  if (type == "learned_range") return Variance::learned_range;
+  throw std::invalid_argument(
+      fmt::format("[variance_of] '{}' is none of fixed_small, fixed_large, learned_range", type));
+}
+
+void check_process(const fs::path& file, const ProcessConfig& c) {
+  const auto refuse = [&](const char* name, double value, const char* wanted) {
+    throw Error(fmt::format("{}: field '{}' holds {}; {} is wanted", file.string(), name, value, wanted));
+  };
+  constexpr int kMostSteps = 1000000;
+  if (c.steps < 1 || c.steps > kMostSteps) refuse("num_train_timesteps", c.steps, "1 to 1000000");
+  if (!(c.beta_start > 0 && c.beta_start < 1)) refuse("beta_start", c.beta_start, "a number in (0, 1)");
+  if (!(c.beta_end >= c.beta_start && c.beta_end < 1)) refuse("beta_end", c.beta_end, "a number in [beta_start, 1)");
+  if (!(c.clip >= 0)) refuse("clip_sample_range", c.clip, "a positive number");
+  for (const double beta : c.trained_betas) {
+    if (!(beta > 0 && beta < 1)) refuse("trained_betas", beta, "numbers in (0, 1)");
+  }
+}
+
+}  // namespace
+
+Schedule ProcessConfig::schedule() const {
+  return Schedule::from_betas(trained_betas.empty() ? betas_of(beta_schedule, steps, beta_start, beta_end)
+                                                    : trained_betas);
+}
+
+ProcessConfig read_process_config(const fs::path& file) {
+  std::ifstream in(file);
+  if (!in) throw Error(fmt::format("{}: cannot be read", file.string()));
+  const json object = json::parse(std::string(std::istreambuf_iterator<char>(in), {}), nullptr, false);
+  if (!object.is_object()) throw Error(fmt::format("{}: is no JSON object", file.string()));
+  ProcessConfig c;
+  const auto text = [&](const char* name, const char* otherwise) {
+    return field<std::string>(file, object, name, otherwise, &json::is_string);
+  };
+  const auto number = [&](const char* name, double otherwise) {
+    return field<double>(file, object, name, otherwise, &json::is_number);
+  };
+  c.steps = field<int>(file, object, "num_train_timesteps", c.steps, &json::is_number_integer);
+  c.beta_start = number("beta_start", c.beta_start);
+  c.beta_end = number("beta_end", c.beta_end);
+  for (const json& beta : field<json>(file, object, "trained_betas", json::array(), &json::is_array))
+    c.trained_betas.push_back(beta.is_number() ? beta.get<double>() : std::nan(""));
+  if (c.trained_betas.empty())
+    c.beta_schedule = named(file, "beta_schedule", text("beta_schedule", "linear"), beta_schedule_from_name);
+  c.prediction = named(file, "prediction_type", text("prediction_type", "epsilon"), prediction_from_name);
+  c.variance = named(file, "variance_type", text("variance_type", "fixed_small"), variance_of);
+  c.spacing = named(file, "timestep_spacing", text("timestep_spacing", "leading"), spacing_from_name);
+  c.clip = field<bool>(file, object, "clip_sample", true, &json::is_boolean) ? number("clip_sample_range", 1) : 0;
+  check_process(file, c);
+  if (!c.trained_betas.empty()) c.steps = static_cast<int>(c.trained_betas.size());
+  return c;
+}
+
+std::string process_config_text(const ProcessConfig& c) {
+  c.schedule();
+  const char* variance = c.variance == Variance::beta            ? "fixed_large"
+                         : c.variance == Variance::learned_range ? "learned_range"
+                                                                 : "fixed_small";
+  constexpr const char* kSpacings[] = {"leading", "trailing", "linspace"};
+  ordered_json text{{"_class_name", "DDPMScheduler"},
+                    {"_diffusers_version", "0.21.4"},
+                    {"num_train_timesteps", c.steps},
+                    {"beta_start", c.beta_start},
+                    {"beta_end", c.beta_end},
+                    {"beta_schedule", std::string(name(c.beta_schedule))},
+                    {"trained_betas", c.trained_betas.empty() ? ordered_json() : ordered_json(c.trained_betas)},
+                    {"variance_type", variance},
+                    {"clip_sample", c.clip > 0},
+                    {"clip_sample_range", c.clip > 0 ? c.clip : 1.0},
+                    {"prediction_type", std::string(name(c.prediction))},
+                    {"timestep_spacing", kSpacings[static_cast<int>(c.spacing)]}};
+  return text.dump(2) + "\n";
+}
+
+DiffusionModel load_diffusion_model(const fs::path& folder, const at::Device& device) {
+  const bool pipeline = !fs::exists(folder / "config.json") && fs::exists(folder / "unet" / "config.json");
+  const fs::path where = pipeline ? folder / "unet" : folder;
+  DiffusionModel model{UNet::load(where), {}};
+  const UNetConfig& config = model.net.config();
+  if (config.time_embedding_type == "fourier")
+    throw Error(fmt::format("{}: a network of continuous sigma (time embedding 'fourier'), not of discrete steps",
+                            where.string()));
+  if (config.sample_size.empty())
+    throw Error(fmt::format("{}: field 'sample_size' is missing", (where / "config.json").string()));
+  model.process = read_process_config((pipeline ? folder / "scheduler" : folder) / "scheduler_config.json");
+  model.channels = config.in_channels;
+  model.height = config.sample_size[0];
+  model.width = config.sample_size[1];
+  const bool learned = model.process.variance == Variance::learned_range;
+  if (config.out_channels != config.in_channels * (learned ? 2 : 1))
+    throw Error(fmt::format("{}: field 'out_channels' is {} for {} channels{}", (where / "config.json").string(),
+                            config.out_channels, config.in_channels, learned ? " with learned variances" : ""));
+  model.net.to(device);
+  return model;
+}
+
+std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<std::int64_t> classes) {
+  const auto run = [&model, classes = std::move(classes)](std::span<const double> x, double step,
+                                                          std::span<double> output) {
+    const at::NoGradGuard no_grad;
+    const at::Device device = model.net.device();
+    const auto rows = static_cast<std::int64_t>(x.size()) / model.size();
+    at::Tensor in = at::empty({rows, model.channels, model.height, model.width}, at::kFloat);
+    std::copy(x.begin(), x.end(), in.data_ptr<float>());
+    const at::Tensor t = at::full({rows}, step - 1, at::kFloat);  // diffusers counts from 0
+    at::Tensor labels;
+    if (!classes.empty())
+      labels = at::tensor(at::ArrayRef<std::int64_t>(classes.data(), static_cast<std::size_t>(rows)));
+    const at::Tensor out = model.net.forward(in.to(device), t.to(device), labels.defined() ? labels.to(device) : labels)
+                               .cpu()
+                               .contiguous();
+    std::copy_n(out.data_ptr<float>(), output.size(), output.begin());
+  };
+  return std::make_unique<ModelDenoiser>(run, model.size(), model.process.schedule(), model.process.prediction,
+                                         model.process.variance == Variance::learned_range);
+}
+
+}  // namespace tuiqiao
+#endif
