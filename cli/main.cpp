@@ -28,6 +28,7 @@ const std::map<std::string, std::string> kLeftOut{
     {"score", "the text engine (llama.cpp)"},
 #endif
 #ifndef TUIQIAO_HAS_TORCH
+    {"diffusion", "the tensor engine (libtorch)"},
     {"torch-info", "the tensor engine (libtorch)"},
 #endif
 };
@@ -35,6 +36,7 @@ const std::map<std::string, std::string> kLeftOut{
 /// Commands of the program tuiqiao-torch, with what they do.
 const std::map<std::string, std::string> kTorchCommands{
 #ifdef TUIQIAO_HAS_TORCH
+    {"diffusion", "Train and sample diffusion models of images"},
     {"torch-info", "Print what tensor operations run on"},
 #endif
 };

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <array>
@@ -24,6 +25,13 @@ namespace tuiqiao::cli {
 namespace {
 
 std::string message_of(int error) { return std::generic_category().message(error); }
+
+/// A thread that a library started before main (OpenBLAS does) may get a signal too: it sends it once more and blocks
+/// it from now on, so that it reaches the thread that waits for it.
+void pass_on(int signal, siginfo_t*, void* context) {
+  sigaddset(&static_cast<ucontext_t*>(context)->uc_sigmask, signal);
+  ::kill(::getpid(), signal);
+}
 
 }  // namespace
 
@@ -50,6 +58,12 @@ std::stop_token stop_on_signal() {
     if (!ignored) sigaddset(&signals, signal);
   }
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  struct sigaction passing {};
+  passing.sa_sigaction = pass_on;
+  passing.sa_flags = SA_SIGINFO | SA_RESTART;
+  for (const int signal : {SIGINT, SIGTERM}) {
+    if (sigismember(&signals, signal) == 1) ::sigaction(signal, &passing, nullptr);
+  }
   std::thread([signals] {
     int signal = 0;
     sigwait(&signals, &signal);

@@ -24,7 +24,7 @@ inline constexpr int kOutputClosed = 141;  ///< whoever read standard output wen
 void settle_standard_streams();
 
 /// Turns Ctrl-C and SIGTERM into a stop request; a second one, half a second later or more, ends the program at once.
-/// Call before any thread starts.
+/// Call before any thread starts, but for those that libraries start before main.
 std::stop_token stop_on_signal();
 
 /// Thrown by print when nobody reads standard output any more: the program ends without a word.

@@ -33,7 +33,8 @@ struct Surroundings {
   std::string output{};                                          ///< a file that standard output goes to; "-" closes it
   bool close_output = false;                                     ///< the reader goes away after the first bytes
   rlim_t file_limit = RLIM_INFINITY;                             ///< no file may become larger, as on a full disk
-  std::function<bool(const std::string& out)> interrupt_when{};  ///< asked every few milliseconds; sends SIGINT once
+  std::function<bool(const std::string& out)> interrupt_when{};  ///< asked every few milliseconds; sends a signal once
+  int interrupt_by = SIGINT;
 };
 
 struct Result {
@@ -122,7 +123,7 @@ inline Result run(const Arguments& arguments, const Surroundings& around = {}) {
     if (files[1].revents != 0 && !take(err.parent, result.err)) close_once(err.parent);
     if (around.close_output && !result.out.empty()) close_once(out.parent);
     if (!interrupted && around.interrupt_when && around.interrupt_when(result.out)) {
-      ::kill(child, SIGINT);
+      ::kill(child, around.interrupt_by);
       interrupted = true;
     }
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <stdexcept>
 #include <utility>
@@ -57,6 +58,25 @@ void ModelDenoiser::denoise_with_variance(std::span<const double> x, double sigm
                                           std::span<double> fraction) const {
   if (!variance_) Denoiser::denoise_with_variance(x, sigma, denoised, fraction);
   evaluate(x, sigma, denoised, fraction);
+}
+
+void CountingDenoiser::denoise(std::span<const double> x, double sigma, std::span<double> denoised) const {
+  const double start = now();
+  inner_.denoise(x, sigma, denoised);
+  seconds_ += now() - start;
+  ++evaluations_;
+}
+
+void CountingDenoiser::denoise_with_variance(std::span<const double> x, double sigma, std::span<double> denoised,
+                                             std::span<double> fraction) const {
+  const double start = now();
+  inner_.denoise_with_variance(x, sigma, denoised, fraction);
+  seconds_ += now() - start;
+  ++evaluations_;
+}
+
+double CountingDenoiser::now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 MixtureDenoiser::MixtureDenoiser(Mixture mixture) : mixture_(std::move(mixture)) {

@@ -76,6 +76,27 @@ class ModelDenoiser : public Denoiser {
   bool variance_;
 };
 
+/// Counts what another Denoiser is asked, and how long it takes.
+class CountingDenoiser : public Denoiser {
+ public:
+  explicit CountingDenoiser(const Denoiser& inner) : inner_(inner) {}
+
+  std::int64_t size() const override { return inner_.size(); }
+  void denoise(std::span<const double> x, double sigma, std::span<double> denoised) const override;
+  bool predicts_variance() const override { return inner_.predicts_variance(); }
+  void denoise_with_variance(std::span<const double> x, double sigma, std::span<double> denoised,
+                             std::span<double> fraction) const override;
+
+  std::int64_t evaluations() const { return evaluations_; }  ///< calls, whatever their number of rows
+  double seconds() const { return seconds_; }
+  static double now();
+
+ private:
+  const Denoiser& inner_;
+  mutable std::int64_t evaluations_ = 0;
+  mutable double seconds_ = 0;
+};
+
 /// A mixture of Gaussians N(means[k], stds[k]^2 I), whose D is known: for tests and demonstrations. One component of
 /// std 0 is data of one point, one of mean 0 and std 1 is N(0, I).
 struct Mixture {

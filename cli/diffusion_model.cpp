@@ -1,0 +1,115 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
+#include "diffusion_model.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "tuiqiao/diffusion/model.h"
+
+namespace tuiqiao::cli {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kAnalytic = "analytic:";
+
+Mixture read_mixture(const std::string& file) {
+  std::ifstream in(file);
+  if (!in) throw Error(fmt::format("{}: cannot be read", file));
+  const json object = json::parse(std::string(std::istreambuf_iterator<char>(in), {}), nullptr, false);
+  if (!object.is_object()) throw Error(fmt::format("{}: is no JSON object", file));
+  for (const auto& [key, value] : object.items()) {
+    if (key != "weights" && key != "means" && key != "stds")
+      throw Error(fmt::format("{}: field '{}' is none of weights, means, stds", file, key.substr(0, 60)));
+  }
+  Mixture mixture;
+  const auto numbers = [&](const json& value, const std::string& name) {
+    std::vector<double> found;
+    for (const json& entry : value) {
+      if (!entry.is_number())
+        throw Error(fmt::format("{}: field '{}' holds {}, no number", file, name, entry.dump().substr(0, 40)));
+      found.push_back(entry.get<double>());
+    }
+    return found;
+  };
+  const auto list = [&](const char* name) {
+    if (!object.contains(name) || !object[name].is_array())
+      throw Error(fmt::format("{}: field '{}' is no list", file, name));
+    return object[name];
+  };
+  mixture.weights = numbers(list("weights"), "weights");
+  mixture.stds = numbers(list("stds"), "stds");
+  const json means = list("means");
+  for (std::size_t k = 0; k < means.size(); ++k) {
+    if (!means[k].is_array()) throw Error(fmt::format("{}: means[{}] is no list", file, k));
+    mixture.means.push_back(numbers(means[k], fmt::format("means[{}]", k)));
+  }
+  try {
+    MixtureDenoiser check(mixture);
+  } catch (const std::invalid_argument& error) {
+    const std::string_view text = error.what();
+    throw Error(fmt::format("{}: {}", file, text.substr(text.find("] ") + 2)));
+  }
+  return mixture;
+}
+
+}  // namespace
+
+void ModelArguments::add_to(CLI::App& app) {
+  app.add_option("--model", model,
+                 "Folder of a network (config.json, diffusion_pytorch_model.safetensors, scheduler_config.json, or a "
+                 "pipeline of diffusers), or analytic:FILE.json, an isotropic mixture {\"weights\": [..], \"means\": "
+                 "[[..]], \"stds\": [..]}")
+      ->type_name("DIR")
+      ->required();
+  app.add_option("--beta-schedule", beta_schedule,
+                 "Of an analytic model's process: linear, scaled_linear, squaredcos_cap_v2 or sigmoid [linear]")
+      ->type_name("NAME");
+  app.add_option("--process-steps", process_steps, "Steps T of an analytic model's process [1000]")
+      ->type_name("T")
+      ->check(CLI::Range(1, 1000000));
+  app.add_option("--class", classes, "Class of each image, used in turn, where the network wants one")
+      ->type_name("C,...")
+      ->delimiter(',');
+}
+
+std::int64_t OpenedModel::size() const {
+  std::int64_t product = 1;
+  for (const std::int64_t side : shape) product *= side;
+  return product;
+}
+
+std::unique_ptr<Denoiser> OpenedModel::denoiser(const ModelArguments& arguments, std::int64_t first,
+                                                std::int64_t rows) const {
+  if (mixture) return std::make_unique<MixtureDenoiser>(*mixture);
+  std::vector<std::int64_t> classes;
+  for (std::int64_t row = first; row < first + rows && !arguments.classes.empty(); ++row)
+    classes.push_back(arguments.classes[static_cast<std::size_t>(row) % arguments.classes.size()]);
+  return denoiser_of(*network, std::move(classes));
+}
+
+OpenedModel open_model(const ModelArguments& arguments, const std::string& device) {
+  if (arguments.model.starts_with(kAnalytic)) {
+    if (!arguments.classes.empty()) throw std::invalid_argument("--class: an analytic model takes no classes");
+    const auto betas = betas_of(beta_schedule_from_name(arguments.beta_schedule), arguments.process_steps);
+    OpenedModel opened{
+        nullptr, read_mixture(arguments.model.substr(kAnalytic.size())), Schedule::from_betas(betas), {}};
+    opened.shape = {static_cast<std::int64_t>(opened.mixture->means.front().size())};
+    return opened;
+  }
+  auto network = std::make_shared<const DiffusionModel>(load_diffusion_model(arguments.model, at::Device(device)));
+  OpenedModel opened{network, {}, network->process.schedule(), {network->channels, network->height, network->width}};
+  opened.clip = network->process.clip;
+  opened.variance = network->process.variance;
+  opened.spacing = network->process.spacing;
+  return opened;
+}
+
+}  // namespace tuiqiao::cli
+#endif

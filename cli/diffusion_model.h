@@ -1,0 +1,49 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tuiqiao/diffusion/denoiser.h"
+#include "tuiqiao/diffusion/samplers.h"
+#include "tuiqiao/diffusion/schedule.h"
+
+namespace tuiqiao {
+struct DiffusionModel;
+}
+
+namespace tuiqiao::cli {
+
+/// The option --model of every command that drives a Denoiser: a folder with a network, or analytic:FILE.json.
+struct ModelArguments {
+  std::string model;
+  std::string beta_schedule = "linear";
+  int process_steps = 1000;
+  std::vector<std::int64_t> classes;
+
+  void add_to(CLI::App& app);
+};
+
+/// A model that was opened, whatever it is.
+struct OpenedModel {
+  std::shared_ptr<const DiffusionModel> network;  ///< none for an analytic one
+  std::optional<Mixture> mixture;
+  Schedule schedule;
+  std::vector<std::int64_t> shape;  ///< of one datum: [C, H, W] or [D]
+  double clip = 0;
+  Variance variance = Variance::posterior;
+  Spacing spacing = Spacing::leading;
+
+  std::int64_t size() const;
+  bool is_image() const { return network != nullptr; }
+  /// A Denoiser for rows first to first + rows of a run, which the classes of those rows go to. The model must outlive
+  /// it.
+  std::unique_ptr<Denoiser> denoiser(const ModelArguments& arguments, std::int64_t first, std::int64_t rows) const;
+};
+
+/// Throws: tuiqiao::Error that names the file and what is wrong with it; std::invalid_argument.
+OpenedModel open_model(const ModelArguments& arguments, const std::string& device);
+
+}  // namespace tuiqiao::cli

@@ -1,0 +1,255 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
+
+#include "diffusion_commands.h"
+#include "diffusion_model.h"
+#include "file_output.h"
+#include "npy.h"
+#include "terminal.h"
+#include "tuiqiao/diffusion/images.h"
+#include "tuiqiao/diffusion/samplers.h"
+#include "tuiqiao/error.h"
+
+namespace tuiqiao::cli {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr const char* kExamples = R"(Examples:
+  tuiqiao diffusion sample --model models/fashion -n 64 --steps 50 --grid clothes.png
+  tuiqiao diffusion sample --model analytic:mixture.json -n 1000 --steps 1000 --variance beta --noise-in-last-step
+Samples lie in [-1, 1] as the network saw its data. Image i has noise of its own, a function of the seed and i, so that
+neither -n nor --batch changes it (but for the rounding of the network).)";
+
+struct Arguments {
+  ModelArguments model;
+  std::int64_t count = 64, batch = 64;
+  int steps = 50, scale = 2;
+  std::uint64_t seed = 0, first = 0;
+  std::string variance, spacing, initial_noise, out, grid, trajectory, data;
+  std::int64_t variance_images = 512;
+  double clip = -1;
+  bool noise_in_last_step = false, as_json = false;
+  DeviceArguments device;
+};
+
+constexpr int kTrajectoryImages = 8, kTrajectoryColumns = 10;
+
+class SampleRun {
+ public:
+  SampleRun(const Arguments& arguments, const std::stop_token& stop) : a_(arguments) { options_.progress.stop = stop; }
+
+  int operator()() {
+    a_.device.settle();
+    for (const std::string* file : {&a_.out, &a_.grid, &a_.trajectory}) check_writable(*file);
+    model_.emplace(open_model(a_.model, a_.device.device));
+    if (!model_->is_image() && !(a_.grid.empty() && a_.trajectory.empty()))
+      throw std::invalid_argument("--grid and --trajectory show images, which an analytic model has not");
+    options_.variance = a_.variance.empty() ? model_->variance : variance_from_name(a_.variance);
+    options_.clip = a_.clip < 0 ? model_->clip : a_.clip;
+    options_.noise_in_last_step = a_.noise_in_last_step;
+    steps_ = strided_steps(model_->schedule.steps(), a_.steps,
+                           a_.spacing.empty() ? model_->spacing : spacing_from_name(a_.spacing));
+    initial_noise();
+    estimate_variances();
+    for (std::int64_t from = 0; from < a_.count; from += a_.batch) sample(from, std::min(a_.batch, a_.count - from));
+    bar_.clear();
+    write();
+    return kDone;
+  }
+
+ private:
+  static void check_writable(const std::string& file) {
+    const std::string problem = file.empty() ? "" : why_not_writable(file);
+    if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", file, problem));
+  }
+
+  void initial_noise() {
+    if (a_.initial_noise.empty()) {
+      x_.resize(static_cast<std::size_t>(a_.count * model_->size()));
+      image_noise(a_.seed, a_.first, model_->size())(0, x_);
+      return;
+    }
+    NpyArray array = read_npy(a_.initial_noise);
+    std::vector<std::int64_t> shape = model_->shape;
+    shape.insert(shape.begin(), array.shape.empty() ? 0 : array.shape[0]);
+    if (array.shape != shape || array.values.empty())
+      throw Error(fmt::format("{}: of shape [{}]; [N, {}] is wanted", a_.initial_noise, fmt::join(array.shape, ", "),
+                              fmt::join(model_->shape, ", ")));
+    a_.count = array.shape[0];
+    x_ = std::move(array.values);
+  }
+
+  void estimate_variances() {
+    if (options_.variance != Variance::optimal) return;
+    std::vector<double> data;
+    if (model_->mixture) {
+      data.resize(static_cast<std::size_t>(a_.variance_images * model_->size()));
+      sample_mixture(*model_->mixture, a_.seed + 1, 0, data);
+    } else {
+      if (a_.data.empty()) throw std::invalid_argument("--variance optimal needs --data to estimate it from");
+      const Images images = read_images(a_.data);
+      if (std::vector{images.channels, images.height, images.width} != model_->shape)
+        throw Error(fmt::format("{}: images of [{}, {}, {}]; the model has [{}]", a_.data, images.channels,
+                                images.height, images.width, fmt::join(model_->shape, ", ")));
+      const std::int64_t count = std::min(images.count, a_.variance_images);
+      for (std::int64_t i = 0; i < count * images.size(); ++i)
+        data.push_back(unit_of(images.values[static_cast<std::size_t>(i)]));
+    }
+    if (!model_->is_image() || a_.model.classes.empty()) {
+      const auto denoiser = model_->denoiser(a_.model, 0, a_.batch);
+      Progress progress = options_.progress;
+      progress.report = [&](std::string_view what, std::int64_t done, std::int64_t total) {
+        bar_.show(what, done, total);
+      };
+      options_.mean_square_errors =
+          mean_square_errors(*denoiser, model_->schedule, steps_, data, 1, a_.seed + 2, a_.batch, progress);
+      return;
+    }
+    throw std::invalid_argument("--variance optimal is not estimated for networks with classes");
+  }
+
+  void sample(std::int64_t from, std::int64_t rows) {
+    const std::int64_t size = model_->size();
+    const auto inner = model_->denoiser(a_.model, from, rows);
+    const CountingDenoiser denoiser(*inner);
+    options_.watch = [&](const SampleStep& step) { watch(step, from); };
+    options_.progress.report = [&](std::string_view what, std::int64_t done, std::int64_t total) {
+      bar_.show(what, from * total + rows * done, a_.count * total);
+    };
+    const double start = CountingDenoiser::now();
+    sample_ancestral(denoiser, model_->schedule, steps_,
+                     image_noise(a_.seed, a_.first + static_cast<std::uint64_t>(from), size), options_,
+                     {x_.data() + from * size, static_cast<std::size_t>(rows * size)});
+    seconds_ += CountingDenoiser::now() - start;
+    network_seconds_ += denoiser.seconds();
+    evaluations_ = denoiser.evaluations();
+  }
+
+  /// Keeps the predicted x_0 of the first images at steps spread over the run.
+  void watch(const SampleStep& step, std::int64_t from) {
+    if (a_.trajectory.empty() || from > 0) return;
+    const int count = static_cast<int>(steps_.size()), columns = std::min(kTrajectoryColumns, count);
+    const int column = static_cast<int>(seen_.size());
+    if (column >= columns || step.index < (columns == 1 ? 0 : column * (count - 1) / (columns - 1))) return;
+    const auto rows =
+        std::min<std::size_t>(kTrajectoryImages, step.predicted.size() / static_cast<std::size_t>(model_->size()));
+    const auto end =
+        step.predicted.begin() + static_cast<std::ptrdiff_t>(rows * static_cast<std::size_t>(model_->size()));
+    seen_.emplace_back(step.predicted.begin(), end);
+  }
+
+  Images as_images(std::span<const double> x) const {
+    return images_of(x, model_->shape[0], model_->shape[1], model_->shape[2]);
+  }
+
+  void write() const {
+    std::vector<std::int64_t> shape = model_->shape;
+    shape.insert(shape.begin(), a_.count);
+    if (!a_.out.empty()) write_file_atomically(a_.out, npy_of(x_, shape));
+    if (!a_.grid.empty()) write_file_atomically(a_.grid, png_of(image_grid(as_images(x_), 0, a_.scale)));
+    if (!a_.trajectory.empty()) {
+      std::vector<double> rows;
+      const auto size = static_cast<std::size_t>(model_->size());
+      for (std::size_t row = 0; row < seen_.front().size() / size; ++row) {
+        for (const auto& column : seen_)
+          rows.insert(rows.end(), column.begin() + static_cast<std::ptrdiff_t>(row * size),
+                      column.begin() + static_cast<std::ptrdiff_t>((row + 1) * size));
+      }
+      write_file_atomically(a_.trajectory,
+                            png_of(image_grid(as_images(rows), static_cast<int>(seen_.size()), a_.scale)));
+    }
+    const bool silent = a_.out.empty() && a_.grid.empty() && a_.trajectory.empty() && !a_.as_json;
+    if (silent) {
+      std::string text;
+      const auto size = static_cast<std::size_t>(model_->size());
+      for (std::size_t i = 0; i < x_.size(); ++i)
+        text += fmt::format("{:.8g}{}", x_[i], (i + 1) % size == 0 ? '\n' : ' ');
+      print(text);
+    }
+    if (a_.as_json) {
+      ordered_json result{{"model", a_.model.model},
+                          {"sampler", "ancestral"},
+                          {"n", a_.count},
+                          {"shape", shape},
+                          {"steps", steps_.size()},
+                          {"nfe", evaluations_},
+                          {"variance", std::string(name(options_.variance))},
+                          {"noise_in_last_step", options_.noise_in_last_step},
+                          {"clip", options_.clip},
+                          {"seed", std::to_string(a_.seed)},
+                          {"seconds", seconds_},
+                          {"network_seconds", network_seconds_},
+                          {"peak_rss_bytes", peak_rss_bytes()}};
+      if (!options_.mean_square_errors.empty()) result["mean_square_errors"] = options_.mean_square_errors;
+      print(result.dump() + "\n");
+    } else {
+      tell(fmt::format(
+          "{} of {} steps, {} evaluations each, {:.1f} s ({:.1f} % outside the model), peak memory {} MB\n", a_.count,
+          steps_.size(), evaluations_, seconds_, 100 * (1 - network_seconds_ / seconds_), peak_rss_bytes() >> 20));
+    }
+  }
+
+  Arguments a_;
+  std::optional<OpenedModel> model_;
+  AncestralOptions options_;
+  std::vector<int> steps_;
+  std::vector<double> x_;
+  std::vector<std::vector<double>> seen_;
+  double seconds_ = 0, network_seconds_ = 0;
+  std::int64_t evaluations_ = 0;
+  ProgressBar bar_;
+};
+
+}  // namespace
+
+Run add_diffusion_sample(CLI::App& app) {
+  const auto arguments = std::make_shared<Arguments>();
+  Arguments& a = *arguments;
+  app.footer(kExamples);
+  a.model.add_to(app);
+  const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 31);
+  app.add_option("-n,--count", a.count, "Samples [64]")->type_name("N")->check(positive);
+  app.add_option("--steps", a.steps, "Steps, at most those of the model's process [50]")
+      ->type_name("N")
+      ->check(positive);
+  app.add_option("--spacing", a.spacing, "Which of its steps: leading, trailing or linspace [the model's own]")
+      ->type_name("NAME");
+  app.add_option("--variance", a.variance,
+                 "posterior, beta, learned_range or optimal [the model's own, else posterior]")
+      ->type_name("NAME");
+  app.add_option("--data", a.data, "Images that --variance optimal is estimated from, as for train")->type_name("PATH");
+  app.add_option("--variance-images", a.variance_images, "How many of them [512]")->type_name("N")->check(positive);
+  app.add_flag("--noise-in-last-step", a.noise_in_last_step, "Add noise in the last step too (diffusers adds none)");
+  app.add_option("--clip", a.clip, "Hold predicted data within [-C, C]; 0 lets it be [the model's own, else 0]")
+      ->type_name("C")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--seed", a.seed, "Of all noise [0]")->type_name("S");
+  app.add_option("--first", a.first, "Number of the first image, for its noise [0]")->type_name("I");
+  app.add_option("--initial-noise", a.initial_noise, "An .npy file of N(0, 1) numbers to start from; its length is -n")
+      ->type_name("FILE");
+  app.add_option("--batch", a.batch, "Images at once [64]")->type_name("N")->check(positive);
+  app.add_option("--out", a.out, "Write the samples here as .npy, float64 [N, C, H, W]")->type_name("FILE");
+  app.add_option("--grid", a.grid, "Write them here as one .png")->type_name("FILE");
+  app.add_option("--trajectory", a.trajectory,
+                 "Write here, as .png, what the first 8 images were predicted to be on the way")
+      ->type_name("FILE");
+  app.add_option("--scale", a.scale, "Pixels a side of each pixel in .png files [2]")
+      ->type_name("N")
+      ->check(CLI::Range(1, 64));
+  app.add_flag("--json", a.as_json, "Print one JSON object: how it was sampled, evaluations, seconds, peak_rss_bytes");
+  a.device.add_to(app);
+  return [arguments](const std::stop_token& stop) { return SampleRun(*arguments, stop)(); };
+}
+
+}  // namespace tuiqiao::cli
+#endif

@@ -1,0 +1,314 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "cli_fixture.h"
+#include "npy.h"
+#include "safetensors.h"
+#include "tuiqiao/diffusion/images.h"
+#include "tuiqiao/diffusion/noise.h"
+
+namespace tuiqiao::test {
+namespace {
+
+const fs::path kCases = fs::path(TUIQIAO_TEST_DATA) / "unet";
+
+class DiffusionCli : public Cli {
+ protected:
+  void SetUp() override {
+    Cli::SetUp();
+    std::vector<double> bars(16 * 64, 0);
+    for (std::size_t n = 0; n < 16; ++n) {
+      for (std::size_t i = 0; i < 8; ++i) bars[64 * n + (n < 8 ? 8 * i + n : 8 * (n - 8) + i)] = 255;
+    }
+    write("bars.npy", npy_of(bars, std::vector<std::int64_t>{16, 8, 8}));
+    write("mixture.json", R"({"weights": [1, 3], "means": [[-1, 0], [1, 1]], "stds": [0.1, 0.2]})");
+  }
+
+  Arguments train(const std::string& out, const std::string& steps, const Arguments& more = {}) const {
+    Arguments all{"diffusion", "train",      "--data",         path("bars.npy"), "--out",     path(out), "--steps",
+                  steps,       "--channels", "8,16",           "--layers",       "1",         "--batch", "64",
+                  "--warm-up", "10",         "--sample-every", "1000",           "--samples", "4",       "--threads",
+                  "1"};
+    return changed(all, more);
+  }
+  /// With other values of options, or more of them.
+  static Arguments changed(Arguments all, const Arguments& more) {
+    for (std::size_t i = 0; i < more.size(); ++i) {
+      const auto there = std::find(all.begin(), all.end(), more[i]);
+      if (more[i].starts_with("--") && there != all.end() && i + 1 < more.size()) {
+        *(there + 1) = more[++i];
+      } else {
+        all.push_back(more[i]);
+      }
+    }
+    return all;
+  }
+  std::string small_model() const {
+    const Result result = run(train("run", "2"));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return path("run/model");
+  }
+  Arguments sample(const std::string& model, const Arguments& more) const {
+    Arguments all{"diffusion", "sample", "--model", model, "--threads", "1"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  std::string analytic() const { return "analytic:" + path("mixture.json"); }
+
+  static std::int64_t last_step(const std::string& out) {
+    const auto lines = lines_of(out.substr(0, out.rfind('\n') + 1));
+    return lines.empty() ? 0 : json::parse(lines.back()).at("step").get<std::int64_t>();
+  }
+};
+
+TEST_F(DiffusionCli, TrainsAndWritesWhatItLearned) {
+  const Result result = run(train("run", "4", {"--log-every", "2"}));
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.err.find("16 images of 1 x 8 x 8; "), std::string::npos) << result.err;
+  EXPECT_NE(result.out.find("step 4, loss "), std::string::npos) << result.out;
+  EXPECT_EQ(names_in(path("run")), (std::vector<std::string>{"loss.svg", "metrics.jsonl", "model", "samples-000004.png",
+                                                             "samples.png", "state.safetensors"}));
+  EXPECT_EQ(names_in(path("run/model")),
+            (std::vector<std::string>{"config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json"}));
+  const auto lines = lines_of(content_of(path("run/metrics.jsonl")));
+  ASSERT_EQ(lines.size(), 2U);
+  const json second = json::parse(lines[1]);
+  EXPECT_EQ(second["step"], 4);
+  EXPECT_EQ(second["epoch"], 16.0);
+  EXPECT_GT(second["loss"], 0.5);
+  EXPECT_GT(second["images_per_second"], 0);
+  fs::create_directories(path("png"));
+  fs::rename(path("run/samples.png"), path("png/samples.png"));
+  const Images grid = read_images(path("png"));
+  EXPECT_EQ(grid.width, 2 * (2 * 8 + 1) + 1);  // 4 images, two pixels a pixel
+  EXPECT_NE(content_of(path("run/loss.svg")).find("<svg"), std::string::npos);
+}
+
+TEST_F(DiffusionCli, EndsAsIfItHadNotBeenKilledTwice) {
+  const Arguments more{"--save-every", "3", "--log-every", "1", "--json"};
+  const Result whole = run(train("whole", "30", more));
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  for (const std::int64_t after : {7, 16}) {
+    const Result killed = run(
+        train("killed", "30", more),
+        {.interrupt_when = [&](const std::string& out) { return last_step(out) >= after; }, .interrupt_by = SIGKILL});
+    ASSERT_EQ(killed.signal, SIGKILL) << killed.err;
+    const json first = json::parse(lines_of(killed.out).front());
+    EXPECT_EQ(first["step"].get<int>() % 3, 1);  // it went on after a state
+    EXPECT_LE(first["step"].get<int>(), after);
+  }
+  const Result rest = run(train("killed", "30", more));
+  ASSERT_EQ(rest.code, 0) << rest.err;
+  EXPECT_GE(json::parse(lines_of(rest.out).front())["step"], 16);
+  for (const char* file : {"state.safetensors", "model/diffusion_pytorch_model.safetensors", "samples.png"})
+    EXPECT_TRUE(content_of(path("killed/" + std::string(file))) == content_of(path("whole/" + std::string(file))))
+        << file;
+  const auto losses = [&](const std::string& run) {
+    std::vector<double> all;
+    for (const std::string& line : lines_of(content_of(path(run + "/metrics.jsonl"))))
+      all.push_back(json::parse(line)["loss"]);
+    return all;
+  };
+  EXPECT_EQ(losses("killed"), losses("whole"));
+  EXPECT_EQ(losses("whole").size(), 30U);
+}
+
+TEST_F(DiffusionCli, SavesWhereItIsInterrupted) {
+  const Result stopped = run(train("run", "100000", {"--log-every", "1", "--json"}),
+                             {.interrupt_when = [](const std::string& out) { return last_step(out) >= 5; }});
+  EXPECT_EQ(stopped.code, kInterrupted);
+  EXPECT_EQ(stopped.err, "tuiqiao: interrupted\n");
+  const std::int64_t step = last_step(stopped.out);
+  const Result on = run(train("run", std::to_string(step + 2), {"--log-every", "1", "--json"}));
+  EXPECT_EQ(on.code, 0) << on.err;
+  EXPECT_EQ(json::parse(lines_of(on.out).front())["step"], step + 1);
+}
+
+TEST_F(DiffusionCli, StopsAtALossThatIsNoNumberAndKeepsTheStateBefore) {
+  const Arguments wild{"--learning-rate", "1e30", "--clip-norm", "0", "--save-every", "1",
+                       "--log-every",     "100",  "--json"};
+  expect_refused(train("run", "50", wild), kBadInput,
+                 {" at step ", path("run/state.safetensors") + " keeps step ", "is "});
+  const SafetensorsFile state(path("run/state.safetensors"));
+  EXPECT_GT(std::stoi(state.metadata().at("step")), 0);
+  for (const float value : state.read("adam_mean.conv_in.weight")) ASSERT_TRUE(std::isfinite(value));
+}
+
+TEST_F(DiffusionCli, KeepsTheStateBeforeAFullDisk) {
+  ASSERT_EQ(run(train("run", "2")).code, 0);
+  const std::string before = content_of(path("run/state.safetensors"));
+  const Result full = run(train("run", "4"), {.file_limit = 20000});
+  EXPECT_EQ(full.code, kBadInput);
+  EXPECT_NE(full.err.find("cannot write " + path("run/state.safetensors")), std::string::npos) << full.err;
+  EXPECT_TRUE(content_of(path("run/state.safetensors")) == before);
+  EXPECT_EQ(names_in(path("run")).size(), 6U);  // nothing half-written was left
+  EXPECT_EQ(run(train("run", "4")).code, 0);
+}
+
+TEST_F(DiffusionCli, StartsFromTheWeightsOfAModel) {
+  const std::string model = small_model();
+  EXPECT_EQ(run(train("second", "1", {"--init", model, "--seed", "5"})).code, 0);
+  expect_refused(train("third", "1", {"--init", path("none")}), kBadInput, {"none/config.json"});
+  expect_refused(train("third", "1", {"--init", model, "--channels", "8,8"}), kBadInput, {model, "block_out_channels"});
+}
+
+TEST_F(DiffusionCli, NamesWhatIsWrongWithTraining) {
+  expect_refused({"diffusion", "train", "--steps", "1"}, kUsage, {"--out"});
+  expect_refused({"diffusion", "train", "--out", path("run")}, kUsage, {"--steps"});
+  expect_refused(train("run", "1", {"--data", path("none")}), kBadInput, {path("none"), "no such file"});
+  expect_refused(train("run", "1", {"--data", path("mixture.json")}), kBadInput, {"mixture.json"});
+  expect_refused(train("run", "1", {"--attention", "2"}), kUsage, {"--attention 2", "levels are 0 to 1"});
+  expect_refused(train("run", "1", {"--groups", "3"}), kUsage, {"norm_num_groups"});
+  expect_refused(train("run", "1", {"--prediction", "noise"}), kUsage, {"noise", "epsilon"});
+  expect_refused(train("run", "1", {"--device", "cuda:7"}), kBadInput, {"cuda:7", "cpu"});
+  expect_refused(train("run", "1", {"--ema", "2"}), kUsage, {"ema"});
+  ASSERT_EQ(run(train("run", "1")).code, 0);
+  expect_refused(train("run", "2", {"--prediction", "sample"}), kBadInput, {"state.safetensors", "prediction_type"});
+  write("config.json", R"({"in_channels": 1, "out_channels": 1, "colour": 3})");
+  expect_refused({"diffusion", "train", "--steps", "1", "--out", path("run"), "--config", path("config.json")},
+                 kBadInput, {"config.json", "colour"});
+}
+
+TEST_F(DiffusionCli, SamplesAMixture) {
+  const Arguments how{"-n", "200", "--steps", "100", "--seed", "3"};
+  const Result text = run(sample(analytic(), how));
+  ASSERT_EQ(text.code, 0) << text.err;
+  ASSERT_EQ(lines_of(text.out).size(), 200U);
+  int left = 0;
+  for (const std::string& line : lines_of(text.out)) {
+    double x = 0, y = 0;
+    std::istringstream(line) >> x >> y;
+    const double to_left = std::hypot(x + 1, y), to_right = std::hypot(x - 1, y - 1);
+    EXPECT_LT(std::min(to_left, to_right), 1.0) << line;
+    left += to_left < to_right;
+  }
+  EXPECT_NEAR(left, 50, 5 * std::sqrt(200 * 0.25 * 0.75));
+}
+
+TEST_F(DiffusionCli, SamplesKnowNoBatchAndTakeTheirNoise) {
+  const auto values = [&](const Arguments& more) {
+    Arguments all = sample(analytic(), {"--steps", "20", "--seed", "3", "--out", path("x.npy")});
+    const Result result = run(changed(all, more));
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(result.out, "");
+    return read_npy(path("x.npy")).values;
+  };
+  const auto all = values({"-n", "10"});
+  ASSERT_EQ(all.size(), 20U);
+  EXPECT_EQ(values({"-n", "10", "--batch", "3"}), all);
+  EXPECT_EQ(values({"-n", "4", "--first", "5"}), std::vector<double>(all.begin() + 10, all.begin() + 18));
+  EXPECT_NE(values({"-n", "10", "--seed", "4"}), all);
+  std::vector<double> noise(20);
+  image_noise(3, 0, 2)(0, noise);
+  write("noise.npy", npy_of(noise, std::vector<std::int64_t>{10, 2}));
+  EXPECT_EQ(values({"--initial-noise", path("noise.npy")}), all);
+  EXPECT_NE(values({"-n", "10", "--variance", "beta"}), all);
+  EXPECT_NE(values({"-n", "10", "--variance", "optimal"}), all);
+  EXPECT_NE(values({"-n", "10", "--noise-in-last-step", "--variance", "beta"}),
+            values({"-n", "10", "--variance", "beta"}));
+}
+
+TEST_F(DiffusionCli, SamplesANetwork) {
+  const std::string model = small_model();
+  const Result result =
+      run(sample(model, {"-n", "5", "--steps", "6", "--out", path("x.npy"), "--grid", path("g/grid.png")}));
+  EXPECT_EQ(result.code, kBadInput);  // before any work
+  fs::create_directories(path("g"));
+  fs::create_directories(path("t"));
+  const Result done =
+      run(sample(model, {"-n", "5", "--steps", "6", "--out", path("x.npy"), "--grid", path("g/grid.png"),
+                         "--trajectory", path("t/t.png"), "--batch", "2", "--json"}));
+  ASSERT_EQ(done.code, 0) << done.err;
+  const json told = json::parse(done.out);
+  EXPECT_EQ(told["nfe"], 6);
+  EXPECT_EQ(told["n"], 5);
+  EXPECT_EQ(told["shape"], (std::vector<int>{5, 1, 8, 8}));
+  EXPECT_EQ(told["variance"], "posterior");
+  EXPECT_GT(told["seconds"], told["network_seconds"]);
+  EXPECT_GT(told["peak_rss_bytes"], 1 << 20);
+  const NpyArray x = read_npy(path("x.npy"));
+  EXPECT_EQ(x.shape, (std::vector<std::int64_t>{5, 1, 8, 8}));
+  for (const double value : x.values) ASSERT_LE(std::abs(value), 1);  // the model's own clip
+  const Images grid = read_images(path("g"));
+  EXPECT_EQ(grid.width, 3 * 17 + 1);
+  EXPECT_EQ(grid.height, 2 * 17 + 1);
+  EXPECT_EQ(grid.values[static_cast<std::size_t>(grid.width + 1)], byte_of(x.values[0]));
+  EXPECT_EQ(read_images(path("t")).width, 6 * 17 + 1);   // a column a step
+  EXPECT_EQ(read_images(path("t")).height, 2 * 17 + 1);  // of the first batch
+}
+
+TEST_F(DiffusionCli, NamesWhatIsWrongWithSampling) {
+  const std::string model = small_model();
+  const fs::path weights = model + "/diffusion_pytorch_model.safetensors";
+  expect_refused(sample(model, {"--steps", "1001"}), kUsage, {"1001 steps of 1000"});
+  expect_refused(sample(model, {"--variance", "large"}), kUsage, {"large", "posterior"});
+  expect_refused(sample(model, {"--variance", "learned_range"}), kUsage, {"learned_range"});
+  expect_refused(sample(model, {"--variance", "optimal"}), kUsage, {"--data"});
+  expect_refused(sample(model, {"--class", "1"}), kUsage, {"no classes"});
+  expect_refused(sample(analytic(), {"--class", "1"}), kUsage, {"--class"});
+  expect_refused(sample(analytic(), {"--grid", path("x.png")}), kUsage, {"--grid"});
+  expect_refused(sample(model, {"--initial-noise", path("bars.npy")}), kBadInput,
+                 {"bars.npy", "[16, 8, 8]", "[N, 1, 8, 8]"});
+  expect_refused(sample(path("none"), {}), kBadInput, {"none/config.json"});
+  expect_refused(sample("analytic:" + path("none.json"), {}), kBadInput, {"none.json"});
+  for (const auto& [text, problem] : std::vector<std::pair<std::string, std::string>>{
+           {"[]", "no JSON object"},
+           {R"({"weights": [1], "means": [[0]]})", "stds"},
+           {R"({"weights": [1], "means": [0], "stds": [1]})", "means[0]"},
+           {R"({"weights": ["a"], "means": [[0]], "stds": [1]})", "weights"},
+           {R"({"weights": [1], "means": [[0]], "stds": [-1]})", "-1"},
+           {R"({"weight": [1]})", "'weight'"}}) {
+    write("wrong.json", text);
+    expect_refused(sample("analytic:" + path("wrong.json"), {}), kBadInput, {"wrong.json", problem});
+  }
+  fs::resize_file(weights, fs::file_size(weights) - 1);
+  expect_refused(sample(model, {}), kBadInput, {weights});
+  fs::remove(model + "/scheduler_config.json");
+  expect_refused(sample(model, {}), kBadInput, {model});
+}
+
+TEST_F(DiffusionCli, AnswersForwardAsDiffusersDoes) {
+  for (const auto& [name, t, classes] : {std::tuple{"plain", "0,37,999", ""},
+                                         {"resnet", "0,37,999", "4,0,2"},
+                                         {"fourier", "0.2,1.5,40", ""},
+                                         {"class_timestep", "0,37,999", "1,500,7"}}) {
+    const SafetensorsFile stored(kCases / name / "case.safetensors");
+    const auto x = stored.read("x"), want = stored.read("output");
+    write("x.npy", npy_of(std::span<const float>(x), stored.at("x").shape));
+    Arguments all{"diffusion", "forward", "--model", kCases / name, "--x",       path("x.npy"),
+                  "--t",       t,         "--out",   path("y.npy"), "--threads", "1"};
+    if (*classes != '\0') all.insert(all.end(), {"--class", classes});
+    const Result result = run(all);
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(result.out + result.err, "");
+    const std::string bytes = content_of(path("y.npy"));
+    EXPECT_NE(bytes.substr(0, 128).find("'<f4'"), std::string::npos);
+    const NpyArray y = parse_npy(bytes, "y.npy");
+    EXPECT_EQ(y.shape, stored.at("output").shape);
+    for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(y.values[i], want[i], 1e-5) << name;
+  }
+}
+
+TEST_F(DiffusionCli, NamesWhatIsWrongWithForward) {
+  const std::vector<double> zeros(2 * 96);
+  write("x.npy", npy_of(zeros, std::vector<std::int64_t>{2, 1, 8, 12}));
+  const auto forward = [&](const std::string& name, const Arguments& more) {
+    Arguments all{"diffusion", "forward", "--model", kCases / name, "--out", path("y.npy")};
+    return changed(all, more);
+  };
+  const std::string x = path("x.npy");
+  expect_refused(forward("plain", {"--x", x, "--t", "1,2,3"}), kUsage, {"--t", "3 values for 2 images"});
+  expect_refused(forward("plain", {"--x", x, "--t", "1", "--class", "3"}), kUsage, {"no classes"});
+  expect_refused(forward("resnet", {"--x", x, "--t", "1"}), kUsage, {"class"});
+  expect_refused(forward("plain", {"--x", path("bars.npy"), "--t", "1"}), kBadInput, {"bars.npy", "[B, C, H, W]"});
+  expect_refused(forward("attention", {"--x", x, "--t", "1"}), kUsage, {"[2, 1, 8, 12]", "[B, 3, H, W]"});
+  expect_refused(forward("plain", {"--x", path("none.npy"), "--t", "1"}), kBadInput, {"none.npy"});
+  expect_refused(forward("plain", {"--x", x, "--t", "soon"}), kUsage, {"--t"});
+  expect_refused(forward("none", {"--x", x, "--t", "1"}), kBadInput, {"none/config.json"});
+  expect_refused(forward("plain", {"--x", x, "--t", "1", "--out", path("no/y.npy")}), kBadInput, {"no/y.npy"});
+}
+
+}  // namespace
+}  // namespace tuiqiao::test
