@@ -322,7 +322,7 @@ class Audit {
   /// where there are not as many.
   bool take_sample(Open& one) const {
     const std::vector<std::int64_t>& groups = ledger_.groups();
-    const std::size_t count = 5 * problem_.columns() / 2;
+    const std::size_t count = 9 * problem_.columns() / 4 + 64;
     if (groups.size() < 2 * count) return false;
     std::vector<std::int64_t> taken;
     for (std::size_t s = 0; s < count; ++s) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 namespace tuiqiao::auditing {
 
@@ -103,6 +104,60 @@ double squared_of(const std::vector<int>& support, const std::vector<double>& we
   return sum;
 }
 
+/// Points that were far below at the last look at all of them, for the steps until the next one. Of few points all are
+/// looked at every time.
+class Shortlist {
+ public:
+  Shortlist(const std::vector<double>& gram, std::size_t n) : gram_(gram), n_(n) {}
+
+  void fill(const std::vector<double>& h, double squared) {
+    constexpr std::size_t kFewPoints = 512, kListed = 64;
+    listed_.clear();
+    if (n_ <= kFewPoints) return;
+    std::vector<int> order(n_);
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(order.begin(), order.begin() + kListed, order.end(), [&](int a, int b) {
+      const double x = h[static_cast<std::size_t>(a)], y = h[static_cast<std::size_t>(b)];
+      return x != y ? x < y : a < b;
+    });
+    listed_.assign(order.begin(), order.begin() + kListed);
+    depth_ = squared - h[static_cast<std::size_t>(order[0])];
+  }
+
+  /// The lowest of the list, taken off it, if it is still well below; the vector's squared length comes with it.
+  std::optional<int> take(const std::vector<int>& support, const std::vector<double>& weights, double least) {
+    if (listed_.empty()) return std::nullopt;
+    const double squared = product(support[0], support, weights);  // the same for the whole support
+    if (!(squared > least)) return std::nullopt;
+    std::size_t best = 0;
+    double lowest = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < listed_.size(); ++i) {
+      const double h = product(listed_[i], support, weights);
+      if (h < lowest) {
+        lowest = h;
+        best = i;
+      }
+    }
+    if (!(squared - lowest > 0.3 * depth_)) return std::nullopt;
+    const int found = listed_[best];
+    listed_.erase(listed_.begin() + static_cast<std::ptrdiff_t>(best));
+    return found;
+  }
+
+ private:
+  double product(int point, const std::vector<int>& support, const std::vector<double>& weights) const {
+    const double* row = gram_.data() + static_cast<std::size_t>(point) * n_;
+    double sum = 0;
+    for (std::size_t s = 0; s < support.size(); ++s) sum += weights[s] * row[support[s]];
+    return sum;
+  }
+
+  const std::vector<double>& gram_;
+  std::size_t n_;
+  std::vector<int> listed_;
+  double depth_ = 0;
+};
+
 }  // namespace
 
 MinNorm min_norm_point(const std::vector<double>& gram, int count, const double* points, std::size_t columns) {
@@ -126,18 +181,31 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
   std::vector<int> support{first};
   std::vector<double> weights{1};
   factor.add({}, 1 + at(first, first) / scale);
+  Shortlist shortlist(gram, n);
   const int steps = 20 * count + 100;
   for (int step = 0; step < steps; ++step) {
-    std::vector<double> h = products_of(gram, n, support, weights);
-    result.squared = squared_of(support, weights, h);
-    if (result.squared <= kShort * scale) h = near_products_of(points, columns, n, support, weights, result.squared);
-    result.is_zero = result.squared <= kZero * scale;
-    const int next = static_cast<int>(std::min_element(h.begin(), h.end()) - h.begin());
-    if (result.is_zero || h[static_cast<std::size_t>(next)] >= result.squared * (1 - kConverged)) break;
-    if (std::find(support.begin(), support.end(), next) != support.end()) break;  // rounding has the last word
+    std::optional<int> listed = shortlist.take(support, weights, 10 * kShort * scale);
+    const bool whole = !listed;
+    if (whole) {
+      std::vector<double> h = products_of(gram, n, support, weights);
+      result.squared = squared_of(support, weights, h);
+      if (result.squared <= kShort * scale) h = near_products_of(points, columns, n, support, weights, result.squared);
+      result.is_zero = result.squared <= kZero * scale;
+      listed = static_cast<int>(std::min_element(h.begin(), h.end()) - h.begin());
+      if (result.is_zero || h[static_cast<std::size_t>(*listed)] >= result.squared * (1 - kConverged)) break;
+      shortlist.fill(h, result.squared);
+    }
+    const int next = *listed;
+    if (std::find(support.begin(), support.end(), next) != support.end()) {
+      if (whole) break;  // rounding has the last word
+      continue;
+    }
     std::vector<double> products(support.size());
     for (std::size_t s = 0; s < support.size(); ++s) products[s] = 1 + at(next, support[s]) / scale;
-    if (!factor.add(products, 1 + at(next, next) / scale)) break;
+    if (!factor.add(products, 1 + at(next, next) / scale)) {
+      if (whole) break;
+      continue;
+    }
     support.push_back(next);
     weights.push_back(0);
     // Towards the shortest vector of the affine hull, dropping points whose weight would turn negative on the way.
