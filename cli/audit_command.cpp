@@ -160,14 +160,21 @@ struct Judged {
   }
 };
 
+/// Makes the audit of a part go the way of the audit of all, whose certificates it is to share.
+void go_as_whole(AuditOptions& options, const auditing::Problem& problem) {
+  std::int64_t groups = 0;
+  for (std::int64_t i = 0; i < problem.classes(); ++i)
+    groups += problem.group()[static_cast<std::size_t>(i)] == i ? 1 : 0;
+  if (groups >= options.bounds_from) options.bounds_from = 0;
+}
+
 /// Classes of a shard: groups of equal rows stay together.
-std::vector<std::int64_t> shard_ids(const OutputHead& head, std::optional<double> radius,
-                                    const auditing::Shard& shard) {
-  const auditing::Problem problem(head, radius);
-  const std::int64_t from = head.classes / shard.parts * shard.part + std::min(shard.part, head.classes % shard.parts);
-  const std::int64_t to = from + head.classes / shard.parts + (shard.part < head.classes % shard.parts ? 1 : 0);
+std::vector<std::int64_t> shard_ids(const auditing::Problem& problem, const auditing::Shard& shard) {
+  const std::int64_t classes = problem.classes(), each = classes / shard.parts, more = classes % shard.parts;
+  const std::int64_t from = each * shard.part + std::min(shard.part, more);
+  const std::int64_t to = from + each + (shard.part < more ? 1 : 0);
   std::vector<std::int64_t> ids;
-  for (std::int64_t i = 0; i < head.classes; ++i) {
+  for (std::int64_t i = 0; i < classes; ++i) {
     const std::int64_t first = problem.group()[static_cast<std::size_t>(i)];
     if (first >= from && first < to) ids.push_back(i);
   }
@@ -185,6 +192,7 @@ Judged judge_to_file(const OutputHead& head, AuditOptions options, const auditin
   for (;;) {
     Judged judged;
     options.from = store.next();
+    if (options.from > 0) go_as_whole(options, auditing::Problem(head, options.radius));
     std::optional<auditing::MarginError> error;
     const auto begin = [&](const AuditFrame& frame) {
       if (error) return;
@@ -479,7 +487,11 @@ int run_audit(const Arguments& a, const std::stop_token& stop) {
   if (!source.note.empty()) tell(one_line(source.note) + "\n");
   if (a.has_radius) options.radius = a.radius;
   options.ids = ids_of(a.ids, head.classes, "--ids");
-  if (shard.parts > 1) options.ids = shard_ids(head, options.radius, shard);
+  if (shard.parts > 1) {
+    const auditing::Problem problem(head, options.radius);
+    go_as_whole(options, problem);
+    options.ids = shard_ids(problem, shard);
+  }
   std::optional<std::int64_t> words;
   if (a.has_words) words = a.words;
   if (words && *words > head.classes)
@@ -573,7 +585,7 @@ Run add_audit(CLI::App& app) {
   option("--against", a.against, "FILE", "List tokens whose verdict is another there; weights, or certificates");
   option("--html", a.html, "FILE", "Write a report with the margins and the lost tokens");
   option("--shard", a.shard, "PART/PARTS", "Judge one part of the tokens, as 1/4; needs --out");
-  option("--merge", a.merge, "FILE...", "Join the certificates of all shards into --out")->type_size(1, 1 << 20);
+  option("--merge", a.merge, "FILE...", "Join the certificates of all shards into --out")->expected(1, 1 << 20);
   option("--memory", a.memory, "SIZE", "Most memory beside the weights, as 500M or 2G [as is fast]");
   option("--threads", a.threads, "N", "Processor threads, at most 512; 0 for all [0]")->check(CLI::Range(0, 512));
   app.add_flag(

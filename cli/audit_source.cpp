@@ -82,6 +82,11 @@ AuditSource read_audit_source(const AuditSourceOptions& options) {
   } else {
     head = read_output_head(options.file, {options.tensor, "", ""});
   }
+  if (options.norm) head.norm = *options.norm;
+  if (head.norm == HeadNorm::none && !(options.gain.empty() && options.shift.empty()))
+    throw std::invalid_argument("[audit] --gain and --shift are of a norm: --norm rms or --norm layer");
+  if (head.norm != HeadNorm::layer && !options.shift.empty())
+    throw std::invalid_argument("[audit] --shift is of --norm layer");
   if (!options.bias.empty()) {
     head.bias = read_vector(options.file, options.bias, "--bias");
     expect_length(head.bias.size(), head.classes, options.bias, "rows");
@@ -94,11 +99,6 @@ AuditSource read_audit_source(const AuditSourceOptions& options) {
     head.shift = read_floats(options.file, options.shift, "--shift");
     expect_length(head.shift.size(), head.columns, options.shift, "columns");
   }
-  if (options.norm) head.norm = *options.norm;
-  if (head.norm == HeadNorm::none && !(options.gain.empty() && options.shift.empty()))
-    throw std::invalid_argument("[audit] --gain and --shift are of a norm: --norm rms or --norm layer");
-  if (head.norm != HeadNorm::layer && !options.shift.empty())
-    throw std::invalid_argument("[audit] --shift is of --norm layer");
   return source;
 }
 

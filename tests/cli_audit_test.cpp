@@ -1,0 +1,333 @@
+#include <array>
+#include <random>
+#include <thread>
+
+#include "cli_fixture.h"
+#include "npy.h"
+#include "safetensors.h"
+
+namespace tuiqiao::test {
+namespace {
+
+constexpr int kUnknownVerdicts = 3;
+
+class AuditCli : public Cli {
+ protected:
+  std::string head(const std::string& name, std::int64_t columns, const std::vector<float>& rows) const {
+    const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(rows.size()) / columns, columns};
+    return write(name, npy_of(std::vector<double>(rows.begin(), rows.end()), shape));
+  }
+  std::string vector(const std::string& name, const std::vector<double>& values) const {
+    const std::array<std::int64_t, 1> shape{static_cast<std::int64_t>(values.size())};
+    return write(name, npy_of(std::span<const double>(values), shape));
+  }
+  /// The five classes of which the last is inside.
+  std::string five() const { return head("five.npy", 2, {1, 2, 2, 1, 1, 0, 0, 1, 1, 1}); }
+
+  /// Rows with some short and some equal ones.
+  static std::vector<float> random_rows(std::int64_t classes, std::int64_t columns, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> rows;
+    for (std::int64_t i = 0; i < classes; ++i) {
+      const float scale = i % 97 == 5 ? 0.05F : 1;
+      for (std::int64_t j = 0; j < columns; ++j) rows.push_back(scale * normal(random));
+      if (i % 101 == 60) std::copy_n(rows.begin() + i / 3 * columns, columns, rows.end() - columns);
+    }
+    return rows;
+  }
+
+  /// Rows of length 1, some of them equal.
+  static std::vector<float> sphere_rows(std::int64_t classes, std::int64_t columns, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> rows;
+    for (std::int64_t i = 0; i < classes; ++i) {
+      float squares = 0;
+      for (std::int64_t j = 0; j < columns; ++j) {
+        rows.push_back(normal(random));
+        squares += rows.back() * rows.back();
+      }
+      for (auto x = rows.end() - columns; x != rows.end(); ++x) *x /= std::sqrt(squares);
+      if (i % 1009 == 600) std::copy_n(rows.begin() + i / 3 * columns, columns, rows.end() - columns);
+    }
+    return rows;
+  }
+
+  /// The JSON lines of an audit: its header, its tokens, its summary.
+  struct Audit {
+    json header, summary;
+    std::vector<json> tokens;
+    std::string verdicts() const {
+      std::string letters;
+      for (const json& token : tokens) letters += token["verdict"].get<std::string>()[0];
+      return letters;
+    }
+  };
+  static Audit audited(Arguments arguments, int code = 0) {
+    arguments.insert(arguments.begin(), "audit");
+    arguments.push_back("--json");
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, code) << result.err;
+    Audit made;
+    for (const std::string& line : test::lines_of(result.out)) {
+      json object = json::parse(line);
+      if (object.contains("verdict"))
+        made.tokens.push_back(std::move(object));
+      else if (object.contains("audit"))
+        made.header = std::move(object);
+      else if (object.contains("summary"))
+        made.summary = object["summary"];
+    }
+    return made;
+  }
+  static json verified(Arguments arguments, int code = 0) {
+    arguments.insert(arguments.begin(), "audit");
+    arguments.push_back("--json");
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, code) << result.err;
+    return result.out.empty() ? json() : json::parse(result.out);
+  }
+};
+
+TEST_F(AuditCli, JudgesTheFiveClasses) {
+  const Audit made = audited({five()});
+  EXPECT_EQ(made.verdicts(), "aaaau");
+  EXPECT_EQ(made.header["classes"], 5);
+  EXPECT_EQ(made.header["norm"], "none");
+  EXPECT_EQ(made.summary["unargmaxable"], 1);
+  EXPECT_EQ(made.tokens[4]["certificate"], "inside");
+  EXPECT_GT(made.tokens[0]["margin"].get<double>(), 0);
+  const std::string bias = vector("bias.npy", {0, 0, 0, 0, 0.1});
+  EXPECT_EQ(audited({five(), "--bias", bias}).verdicts(), "aaaaa");
+  EXPECT_EQ(audited({five(), "--bias", vector("low.npy", {0, 0, 0, 0, -1})}).verdicts(), "aaaau");
+  EXPECT_EQ(audited({five(), "--ids", "4,0-1"}).verdicts(), "aau");
+  const Result text = run({"audit", five()});
+  EXPECT_EQ(text.code, 0);
+  EXPECT_NE(text.out.find("unargmaxable:  1"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("Never alone on top: 1"), std::string::npos);
+}
+
+TEST_F(AuditCli, KeepsToTheRadius) {
+  const std::string rows = head("cross.npy", 2, {1, 0, -1, 0, 0, 1, 0, -1, 0, 0});
+  const std::string bias = vector("bias.npy", {0, 0, 0, 0, 1});
+  EXPECT_EQ(audited({rows, "--bias", bias}).verdicts(), "aaaaa");
+  const Audit made = audited({rows, "--bias", bias, "--radius", "0.5", "--out", path("c.jsonl")});
+  EXPECT_EQ(made.verdicts(), "uuuua");
+  EXPECT_EQ(made.header["radius"], 0.5);
+  EXPECT_TRUE(verified({rows, "--bias", bias, "--verify", path("c.jsonl")})["faults"].empty());
+  EXPECT_TRUE(verified({rows, "--bias", bias, "--radius", "0.5", "--verify", path("c.jsonl")})["faults"].empty());
+  expect_refused({"audit", rows, "--bias", bias, "--radius", "2", "--verify", path("c.jsonl")}, kBadInput,
+                 {"c.jsonl", "radius 0.5", "--radius 2"});
+  expect_refused({"audit", rows, "--verify", path("c.jsonl")}, kBadInput, {"another head", "biases"});
+}
+
+TEST_F(AuditCli, ReadsEveryKindOfFile) {
+  const std::vector<float> rows{1, 2, 2, 1, 1, 0, 0, 1, 1, 1}, gain{3, 0}, bias{0, 0, 0, 0, 0.1F};
+  const std::string file = write("m.safetensors", safetensors_of({{"lm_head.weight", {{5, 2}, rows, "BF16"}},
+                                                                  {"norm.weight", {{2}, gain}},
+                                                                  {"lm_head.bias", {{5}, bias}}}));
+  EXPECT_EQ(audited({file}).verdicts(), "aaaau");
+  EXPECT_EQ(audited({file}).header["tensor"], "lm_head.weight");
+  EXPECT_EQ(audited({file, "--norm", "rms", "--gain", "norm.weight"}).verdicts(), "uauau");
+  EXPECT_EQ(audited({file, "--bias", "lm_head.bias"}).verdicts(), "aaaaa");
+  EXPECT_EQ(audited({file, "--norm", "layer"}).verdicts(), "ttttu");
+  for (const std::string norm : {"none", "rms", "layer"}) {
+    audited({file, "--norm", norm, "--out", path("c.jsonl")});
+    EXPECT_TRUE(verified({file, "--verify", path("c.jsonl")})["faults"].empty()) << norm;
+    EXPECT_EQ(verified({file, "--brute", "--verify", path("c.jsonl")})["count"], 5) << norm;
+  }
+  expect_refused({"audit", file, "--tensor", "absent"}, kBadInput, {"m.safetensors", "absent"});
+  expect_refused({"audit", file, "--tensor", "norm.weight"}, kBadInput, {"m.safetensors", "norm.weight"});
+}
+
+TEST_F(AuditCli, WritesCertificatesThatAreProvenAnew) {
+  const std::string rows = head("rows.npy", 16, random_rows(700, 16, 1));
+  const Audit made = audited({rows, "--out", path("c.jsonl")});
+  EXPECT_GT(made.summary["argmaxable"].get<int>(), 100);
+  EXPECT_GT(made.summary["unargmaxable"].get<int>(), 3);
+  EXPECT_GT(made.summary["tie_only"].get<int>(), 3);
+  EXPECT_EQ(made.summary["unknown"], 0);
+  EXPECT_FALSE(fs::exists(path("c.jsonl.partial")));
+  for (const bool brute : {false, true}) {
+    Arguments arguments{rows, "--verify", path("c.jsonl")};
+    if (brute) arguments.push_back("--brute");
+    const json found = verified(arguments);
+    EXPECT_TRUE(found["faults"].empty());
+    for (const char* verdict : {"argmaxable", "tie_only", "unargmaxable", "unknown"})
+      EXPECT_EQ(found[verdict], made.summary[verdict]);
+  }
+  const Result text = run({"audit", rows, "--verify", path("c.jsonl")});
+  EXPECT_EQ(text.code, 0);
+  EXPECT_NE(text.out.find("700 proven"), std::string::npos) << text.out;
+
+  // Another matrix, a damaged line, a missing one.
+  std::vector<float> others = random_rows(700, 16, 1);
+  others[3] += 1;
+  expect_refused({"audit", head("others.npy", 16, others), "--verify", path("c.jsonl")}, kBadInput, {"another head"});
+  const std::string whole = content_of(path("c.jsonl"));
+  std::string damaged = whole;
+  damaged[whole.size() / 2] ^= 1;
+  write("damaged.jsonl", damaged);
+  expect_refused({"audit", rows, "--verify", path("damaged.jsonl")}, kBadInput, {"damaged.jsonl: line "});
+  write("short.jsonl", whole.substr(0, whole.rfind('\n', whole.size() - 2) + 1));
+  expect_refused({"audit", rows, "--verify", path("short.jsonl")}, kBadInput, {"699 classes, not the 700"});
+  expect_refused({"audit", rows, "--verify", rows}, kBadInput, {"rows.npy: line 1"});
+  expect_refused({"audit", rows, "--verify", path("absent")}, kBadInput, {"absent: cannot be read"});
+}
+
+TEST_F(AuditCli, GoesOnAfterAKill) {
+  // Several blocks of classes, so that a kill finds some of them written.
+  const std::string rows = head("rows.npy", 24, sphere_rows(40000, 24, 2));
+  const Result whole = run({"audit", rows, "--out", path("whole.jsonl")});
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  const std::string expected = content_of(path("whole.jsonl")), partial = path("c.jsonl.partial");
+  // Killed when the first lines are there, then later.
+  for (const std::uintmax_t enough : {std::uintmax_t{1}, std::uintmax_t{expected.size() * 3 / 5}}) {
+    const pid_t child = ::fork();
+    if (child == 0) become({"audit", rows, "--out", path("c.jsonl")}, {}, 0, 1, 2);
+    const auto end = Clock::now() + kLimit;
+    while ((!fs::exists(partial) || fs::file_size(partial) < enough) && Clock::now() < end)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFSIGNALED(status));
+  }
+  const Result resumed = run({"audit", rows, "--out", path("c.jsonl")});
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_NE(resumed.err.find("from an earlier run"), std::string::npos) << resumed.err;
+  EXPECT_EQ(content_of(path("c.jsonl")) == expected, true);
+  // From near the end, with a torn line.
+  write("c.jsonl.partial", expected.substr(0, expected.size() - 200));
+  ASSERT_EQ(run({"audit", rows, "--out", path("c.jsonl")}).code, 0);
+  EXPECT_EQ(content_of(path("c.jsonl")) == expected, true);
+
+  // What is left of another audit is not taken up.
+  std::vector<float> others = sphere_rows(3000, 24, 3);
+  const std::string other = head("other.npy", 24, others);
+  ASSERT_EQ(run({"audit", other, "--out", path("expected.jsonl")}).code, 0);
+  write("c2.jsonl.partial", expected.substr(0, expected.size() / 2));
+  ASSERT_EQ(run({"audit", other, "--out", path("c2.jsonl")}).code, 0);
+  EXPECT_EQ(content_of(path("c2.jsonl")) == content_of(path("expected.jsonl")), true);
+}
+
+TEST_F(AuditCli, MergesShards) {
+  const std::string rows = head("rows.npy", 12, random_rows(900, 12, 4));
+  ASSERT_EQ(run({"audit", rows, "--out", path("whole.jsonl")}).code, 0);
+  Arguments merge{"audit", "--out", path("merged.jsonl"), "--merge"};
+  for (int part = 1; part <= 3; ++part) {
+    const std::string file = path(fmt::format("part{}.jsonl", part));
+    ASSERT_EQ(run({"audit", rows, "--shard", fmt::format("{}/3", part), "--out", file}).code, 0);
+    EXPECT_TRUE(verified({rows, "--verify", file})["faults"].empty());
+    merge.push_back(file);
+  }
+  const Result merged = run(merge);
+  EXPECT_EQ(merged.code, 0) << merged.err;
+  EXPECT_EQ(content_of(path("merged.jsonl")) == content_of(path("whole.jsonl")), true);
+  expect_refused({"audit", "--out", path("m.jsonl"), "--merge", path("part1.jsonl"), path("part2.jsonl")}, kBadInput,
+                 {"one of 3 shards, but 2"});
+  expect_refused(
+      {"audit", "--out", path("m.jsonl"), "--merge", path("part1.jsonl"), path("part2.jsonl"), path("part1.jsonl")},
+      kBadInput, {"for the second time"});
+  EXPECT_FALSE(fs::exists(path("m.jsonl")));
+}
+
+TEST_F(AuditCli, MasksWhatMustNotWin) {
+  const std::string rows = head("rows.npy", 2, {1, 2, 2, 1, 1, 0, 0, 1, 1, 1, 3, 3, 3, 3});
+  const Audit made = audited({rows, "--words", "4", "--mask", path("mask.json")});
+  EXPECT_EQ(json::parse(content_of(path("mask.json"))), json::parse("[[5,false],[6,false]]"));
+  EXPECT_EQ(made.summary["must_not_win_but_can"], 2);
+  EXPECT_EQ(made.tokens[6]["equal_to"], 5);
+  EXPECT_EQ(made.tokens[6]["category"], "PADDING");
+  EXPECT_FALSE(made.tokens[0].contains("must_not_win"));
+}
+
+TEST_F(AuditCli, ComparesTwoFiles) {
+  const std::string other = head("other.npy", 2, {1, 2, 2, 1, 1, 0, 0, 1, 3, 3});
+  const Result result = run({"audit", five(), "--against", other, "--html", path("r.html")});
+  EXPECT_NE(result.out.find("4  unargmaxable -> argmaxable"), std::string::npos) << result.out;
+  ASSERT_EQ(run({"audit", other, "--out", path("other.jsonl")}).code, 0);
+  const Result stored = run({"audit", five(), "--against", path("other.jsonl"), "--json"});
+  EXPECT_NE(stored.out.find(R"({"changed":4,"from":"unargmaxable","to":"argmaxable"})"), std::string::npos);
+  const std::string page = content_of(path("r.html"));
+  EXPECT_TRUE(page.starts_with("<!DOCTYPE html>"));
+  EXPECT_NE(page.find("<svg"), std::string::npos);
+  EXPECT_NE(page.find("Never alone on top: 1"), std::string::npos);
+}
+
+TEST_F(AuditCli, TakesTheSmallestHeads) {
+  EXPECT_EQ(audited({head("one.npy", 3, {1, 2, 3})}).verdicts(), "a");
+  EXPECT_EQ(audited({head("line.npy", 1, {0, 1, 2})}).verdicts(), "aua");
+  EXPECT_EQ(audited({head("zero.npy", 2, {0, 0, 0, 0})}).verdicts(), "tt");
+  EXPECT_EQ(audited({head("same.npy", 2, {1, 2, 1, 2, 1, 2})}).verdicts(), "ttt");
+  for (const char* name : {"one.npy", "line.npy", "zero.npy", "same.npy"}) {
+    audited({path(name), "--out", path("c.jsonl")});
+    EXPECT_TRUE(verified({path(name), "--verify", path("c.jsonl")})["faults"].empty()) << name;
+  }
+  EXPECT_TRUE(audited({path("zero.npy")}).tokens[0]["near_zero"]);
+}
+
+TEST_F(AuditCli, RefusesBadInput) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
+  expect_refused({"audit", head("nan.npy", 2, {1, 2, 3, nan})}, kBadInput, {"nan.npy", "row 1, column 1", "nan"});
+  expect_refused({"audit", head("inf.npy", 2, {1, infinite, 3, 4})}, kBadInput, {"inf.npy", "row 0, column 1"});
+  expect_refused({"audit", path("absent.npy")}, kBadInput, {"absent.npy: no such file"});
+  expect_refused({"audit", folder}, kBadInput, {"folder"});
+  expect_refused({"audit", write("text", "hello, this is a text")}, kBadInput, {"text", "neither"});
+  expect_refused({"audit", write("empty", "")}, kBadInput, {"empty"});
+  expect_refused({"audit", write("bad.gguf", "GGUF\x03")}, kBadInput, {"bad.gguf"});
+  const std::string whole = content_of(five());
+  expect_refused({"audit", write("cut.npy", whole.substr(0, whole.size() - 1))}, kBadInput, {"cut.npy"});
+  expect_refused({"audit", five(), "--bias", vector("b.npy", {1, 2})}, kBadInput, {"b.npy", "2 entries", "5 rows"});
+  expect_refused({"audit", five(), "--bias", path("absent")}, kBadInput, {"--bias", "absent"});
+  expect_refused({"audit", five(), "--norm", "rms", "--gain", vector("g.npy", {1, 2, 3})}, kBadInput,
+                 {"g.npy", "3 entries", "2 columns"});
+  expect_refused({"audit", five(), "--bias", vector("n.npy", {0, 0, 0, 0, std::nan("")})}, kBadInput, {"entry 4"});
+  expect_refused({"audit", vector("v.npy", {1, 2})}, kBadInput, {"v.npy", "matrix"});
+  expect_refused({"audit", five(), "--out", "/nonexistent/c.jsonl"}, kBadInput, {"cannot write"});
+  for (const Arguments& wrong : std::vector<Arguments>{{"--norm", "batch"},
+                                                       {"--radius", "0"},
+                                                       {"--radius", "-1"},
+                                                       {"--radius", "nan"},
+                                                       {"--ids", "5"},
+                                                       {"--ids", "x"},
+                                                       {"--ids", "3-1"},
+                                                       {"--solver", "simplex"},
+                                                       {"--shard", "1/3"},
+                                                       {"--shard", "0/3", "--out", path("c")},
+                                                       {"--shard", "4/3", "--out", path("c")},
+                                                       {"--memory", "much"},
+                                                       {"--memory", "0"},
+                                                       {"--brute"},
+                                                       {"--gain", path("five.npy")},
+                                                       {"--words", "9"},
+                                                       {"--norm", "rms", "--radius", "2"}}) {
+    Arguments arguments{"audit", five()};
+    arguments.insert(arguments.end(), wrong.begin(), wrong.end());
+    expect_refused(arguments, kUsage, {});
+  }
+  expect_refused({"audit"}, kUsage, {"no FILE"});
+  expect_refused({"audit", "--merge", path("c")}, kUsage, {"--out"});
+}
+
+TEST_F(AuditCli, DropsColumnsWithoutGain) {
+  const std::string gain = vector("g.npy", {0, 0});
+  EXPECT_EQ(audited({five(), "--norm", "rms", "--gain", gain}).verdicts(), "ttttt");
+  audited({five(), "--norm", "rms", "--gain", gain, "--out", path("c.jsonl")});
+  EXPECT_TRUE(verified({five(), "--gain", gain, "--norm", "rms", "--verify", path("c.jsonl")})["faults"].empty());
+}
+
+TEST_F(AuditCli, StopsCleanly) {
+  const std::string rows = head("rows.npy", 24, sphere_rows(60000, 24, 6));
+  const Result result =
+      run({"audit", rows, "--out", path("c.jsonl")},
+          {.interrupt_when = [&](const std::string&) { return fs::exists(path("c.jsonl.partial")); }});
+  if (result.code == 0) GTEST_SKIP() << "it was done first";
+  EXPECT_EQ(result.code, kInterrupted);
+  EXPECT_FALSE(fs::exists(path("c.jsonl")));
+  EXPECT_NE(result.err.find("run it again"), std::string::npos) << result.err;
+}
+
+}  // namespace
+}  // namespace tuiqiao::test
