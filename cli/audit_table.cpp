@@ -36,6 +36,11 @@ bool is_whole_utf8(std::string_view text) {
   return true;
 }
 
+/// Whether a control token is kept in reserve, as <unused7> and <|reserved_special_token_7|> are.
+bool is_spare(const std::string& text) {
+  return text.find("unused") != std::string::npos || text.find("reserved") != std::string::npos;
+}
+
 /// Whether a token's text becomes that token again, alone or behind other text.
 bool comes_back(const Vocabulary& vocabulary, Token token, const std::vector<Token>& anchor) {
   const std::string text(vocabulary.bytes(token));
@@ -63,12 +68,12 @@ void add_words(std::vector<TokenFacts>& facts, const Vocabulary& vocabulary, con
         const TokenKind kind = vocabulary.kind(token);
         const bool spells = kind == TokenKind::text || kind == TokenKind::byte;
         one.text = std::string(spells ? vocabulary.bytes(token) : vocabulary.name(token));
-        if (kind == TokenKind::control) {
-          one.category = TokenCategory::special;
-          one.must_not_win = !vocabulary.ends(token);
-        } else if (kind == TokenKind::unused) {
+        if (kind == TokenKind::unused || (kind == TokenKind::control && is_spare(one.text))) {
           one.category = TokenCategory::unused;
           one.must_not_win = true;
+        } else if (kind == TokenKind::control) {
+          one.category = TokenCategory::special;
+          one.must_not_win = !vocabulary.ends(token);
         } else if (!is_whole_utf8(one.text)) {
           one.category = TokenCategory::undecodeable;
         } else {

@@ -1,0 +1,116 @@
+#include "audit_judge.h"
+
+#include <chrono>
+#include <fstream>
+#include <optional>
+#include <stdexcept>
+
+#include "audit/certificate_store.h"
+#include "audit/problem.h"
+#include "audit_check/certificate_file.h"
+
+namespace tuiqiao::cli {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Makes the audit of a part go the way of the audit of all, whose certificates it is to share.
+void go_as_whole(AuditOptions& options, const auditing::Problem& problem) {
+  std::int64_t groups = 0;
+  for (std::int64_t i = 0; i < problem.classes(); ++i)
+    groups += problem.group()[static_cast<std::size_t>(i)] == i ? 1 : 0;
+  if (groups >= options.bounds_from) options.bounds_from = 0;
+}
+
+/// Classes of a shard: groups of equal rows stay together.
+std::vector<std::int64_t> shard_ids(const auditing::Problem& problem, const auditing::Shard& shard) {
+  const std::int64_t classes = problem.classes(), each = classes / shard.parts, more = classes % shard.parts;
+  const std::int64_t from = each * shard.part + std::min(shard.part, more);
+  const std::int64_t to = from + each + (shard.part < more ? 1 : 0);
+  std::vector<std::int64_t> ids;
+  for (std::int64_t i = 0; i < classes; ++i) {
+    const std::int64_t first = problem.group()[static_cast<std::size_t>(i)];
+    if (first >= from && first < to) ids.push_back(i);
+  }
+  return ids;
+}
+
+/// Thrown where what an earlier run left behind is of another audit.
+struct Stale {};
+
+/// Audits while certificates go to a file, from where an earlier run stopped.
+Judged judge_to_file(const OutputHead& head, AuditOptions options, const auditing::Shard& shard,
+                     const std::string& file) {
+  auditing::CertificateStore store(file);
+  const std::int64_t count = options.ids.empty() ? head.classes : static_cast<std::int64_t>(options.ids.size());
+  for (;;) {
+    Judged judged;
+    options.from = store.next();
+    if (options.from > 0) go_as_whole(options, auditing::Problem(head, options.radius));
+    std::optional<auditing::MarginError> error;
+    const auto begin = [&](const AuditFrame& frame) {
+      if (error) return;
+      if (!store.begin(auditing::header_line(head, frame, count, shard)) && options.from > 0) throw Stale();
+      error.emplace(head, frame);
+    };
+    options.found = [&](const AuditFrame& frame, const ClassVerdict& verdict) {
+      begin(frame);
+      store.add(verdict.i, auditing::certificate_line(verdict, *error));
+    };
+    try {
+      const AuditResult result = audit(head, options);
+      begin(result.frame);
+      store.flush();
+      judged.frame = result.frame;
+      checking::CertificateHeader header;
+      header.frame = result.frame;
+      for (const std::string& line : store.lines()) {
+        judged.verdicts.push_back(token_verdict_of(checking::parse_certificate(line, header)));
+        judged.resumed += judged.verdicts.back().i < options.from ? 1 : 0;
+      }
+      store.finish();
+      return judged;
+    } catch (const Stale&) {
+      continue;
+    }
+  }
+}
+
+}  // namespace
+
+Judged judge(const OutputHead& head, AuditOptions options, const auditing::Shard& shard, const std::string& file) {
+  const auto start = Clock::now();
+  if (shard.parts > 1) {
+    const auditing::Problem problem(head, options.radius);
+    go_as_whole(options, problem);
+    options.ids = shard_ids(problem, shard);
+    if (options.ids.empty()) throw std::invalid_argument("[audit] --shard: more shards than groups of equal rows");
+  }
+  Judged judged;
+  if (!file.empty()) {
+    judged = judge_to_file(head, options, shard, file);
+  } else {
+    const AuditResult result = audit(head, options);
+    judged.frame = result.frame;
+    for (const ClassVerdict& verdict : result.verdicts) judged.verdicts.push_back(token_verdict_of(verdict));
+  }
+  judged.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return judged;
+}
+
+bool is_certificate_file(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::string start(17, '\0');
+  in.read(start.data(), 17);
+  return start == "{\"tuiqiao_audit\":";
+}
+
+std::vector<TokenVerdict> read_verdicts(const std::string& file) {
+  checking::CertificateReader reader(file);
+  std::vector<TokenVerdict> verdicts;
+  while (const std::optional<ClassVerdict> verdict = reader.next()) verdicts.push_back(token_verdict_of(*verdict));
+  return verdicts;
+}
+
+}  // namespace tuiqiao::cli
