@@ -53,6 +53,8 @@ void expect_length(std::size_t has, std::int64_t wants, const std::string& name,
 #ifdef TUIQIAO_HAS_TEXT
 void read_gguf(AuditSource& source, const AuditSourceOptions& options) {
   source.head = read_gguf_head(options.file, options.tensor);
+  if (source.head.classes == 1)
+    throw Error(fmt::format("{}: tensor '{}' is a vector; a matrix is wanted", options.file, source.head.tensor));
   if (!options.words) return;
   try {
     LlamaModelOptions with;
