@@ -70,7 +70,7 @@ LlamaDecoder make_decoder(const LlamaModel& model, const Arguments& arguments, s
 
 void print_score(const std::string& mode, const TextScore& score, std::size_t bytes, bool json) {
   const double bits = -score.lower / std::numbers::ln2, least = -score.upper / std::numbers::ln2;
-  const double open = std::isfinite(score.upper) ? -std::expm1(score.lower - score.upper) : 0;
+  const double open = std::isfinite(score.upper) ? std::max(0.0, -std::expm1(score.lower - score.upper)) : 0;
   if (!json) {
     const std::string bound = bits - least < 0.005 ? "" : fmt::format("  (at least {:.2f})", least);
     print(fmt::format("{:<8} {:>10.3f} nats {:>9.2f} bits {:>8.3f} bits/byte{}\n", mode, score.lower, bits,

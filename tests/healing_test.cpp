@@ -421,6 +421,25 @@ TEST(HealingModes, OnlyExactScoresTheWord) {
   }
 }
 
+TEST(HealingModes, ASearchThatIsCutShortTellsBoundsThatHoldTheWhole) {
+  const Snake snake;
+  const std::array before{snake.learnt.begin()};
+  const auto score = [&](int most) {
+    TableDecoder decoder = snake.make_decoder();
+    HealOptions options = with_mode(HealMode::back, 2);
+    options.most_sequences = most;
+    return score_continuation(decoder, decoder.open(), before, "import numpy", "x", options);
+  };
+  const TextScore whole = score(512);
+  EXPECT_NEAR(whole.lower, std::log(0.1), 1e-6);
+  EXPECT_NEAR(whole.upper, whole.lower, 1e-9);
+  // "x" follows "import" and " numpy" only: one sequence is not enough to see that.
+  const TextScore cut = score(1);
+  EXPECT_LT(cut.lower, whole.lower);
+  EXPECT_GE(cut.upper, whole.upper - 1e-9);
+  EXPECT_THROW(score(0), std::invalid_argument);
+}
+
 TEST(HealingModes, FindsChineseWordsOfOneToken) {
   LearntOptions with;
   with.characters = true;

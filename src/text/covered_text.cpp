@@ -28,6 +28,11 @@ std::vector<std::vector<Token>> chains_of(std::vector<std::vector<Token>> tails)
   return chains;
 }
 
+void keep_row(const Row& row, Weighed& of) {
+  of.scores.assign(row.scores.begin(), row.scores.end());
+  of.log_total = row.log_total;
+}
+
 /// Log-probability of a token in a row; a row that gives nothing any probability gives none to this.
 double logprob_of(const Row& row, Token token) {
   return std::isfinite(row.log_total) ? row[token] : -std::numeric_limits<double>::infinity();
@@ -73,34 +78,9 @@ std::vector<Weighed> Trunk::weigh(std::vector<std::vector<Token>> tails) {
   for (const std::vector<Token>& tail : tails) {
     Weighed& one = weighed.emplace_back();
     one.tail = tail;
-    if (!tail.empty()) continue;
-    one.scores = scores_;
-    one.log_total = log_total_;
+    if (tail.empty()) keep_row({scores_, log_total_}, one);
   }
-  const std::vector<std::vector<Token>> chains = chains_of(std::move(tails));
-  for (std::size_t i = 0; i < chains.size();) {
-    std::size_t end = i, rows = 0;
-    while (end < chains.size() && end - i < forks_ && (end == i || rows + chains[end].size() <= kMostRows))
-      rows += chains[end++].size();
-    weigh_chains(std::span(chains).subspan(i, end - i), weighed);
-    i = end;
-  }
-  return weighed;
-}
-
-void Trunk::weigh_chains(std::span<const std::vector<Token>> chains, std::span<Weighed> tails) {
-  std::vector<Branch> forks;
-  const auto close = [&] {
-    for (const Branch fork : forks) decoder_.close(fork);
-  };
-  try {
-    std::vector<Extension> extensions;
-    for (const std::vector<Token>& chain : chains) {
-      forks.push_back(decoder_.fork(branch_));
-      extensions.push_back({forks.back(), chain, Rows::all});
-    }
-    decoder_.extend(extensions);
-    ++batches_;
+  const auto read = [&](std::span<const std::vector<Token>> chains, std::span<const Branch> forks) {
     for (std::size_t i = 0; i < chains.size(); ++i) {
       const std::span<const Row> rows = decoder_.rows(forks[i]);
       double logprob = 0;
@@ -108,19 +88,67 @@ void Trunk::weigh_chains(std::span<const std::vector<Token>> chains, std::span<W
         const Row before = k == 0 ? Row{scores_, log_total_} : rows[k - 1];
         logprob += logprob_of(before, chains[i][k]);
         const std::span<const Token> path = std::span(chains[i]).first(k + 1);
-        for (Weighed& tail : tails) {
+        for (Weighed& tail : weighed) {
           if (!std::equal(tail.tail.begin(), tail.tail.end(), path.begin(), path.end())) continue;
           tail.logprob = logprob;
-          tail.scores.assign(rows[k].scores.begin(), rows[k].scores.end());
-          tail.log_total = rows[k].log_total;
+          keep_row(rows[k], tail);
         }
       }
     }
-  } catch (...) {
-    close();
-    throw;
+  };
+  in_batches(chains_of(std::move(tails)), Rows::all, read);
+  return weighed;
+}
+
+std::vector<Weighed> Trunk::rows_after(std::vector<std::vector<Token>> tails) {
+  std::vector<Weighed> found;
+  std::vector<std::vector<Token>> read;  // tails that are not empty
+  std::vector<std::size_t> at;
+  for (std::vector<Token>& tail : tails) {
+    found.emplace_back();
+    if (tail.empty()) {
+      keep_row({scores_, log_total_}, found.back());
+    } else {
+      at.push_back(found.size() - 1);
+      read.push_back(tail);
+    }
+    found.back().tail = std::move(tail);
   }
-  close();
+  std::size_t done = 0;
+  in_batches(read, Rows::last, [&](std::span<const std::vector<Token>>, std::span<const Branch> forks) {
+    for (const Branch fork : forks) keep_row(decoder_.row(fork), found[at[done++]]);
+  });
+  return found;
+}
+
+void Trunk::in_batches(std::span<const std::vector<Token>> tails, Rows rows,
+                       const std::function<void(std::span<const std::vector<Token>>, std::span<const Branch>)>& read) {
+  const auto rows_of = [&](const std::vector<Token>& tail) { return rows == Rows::all ? tail.size() : 1; };
+  for (std::size_t i = 0; i < tails.size();) {
+    std::size_t end = i, count = 0;
+    while (end < tails.size() && end - i < forks_ && (end == i || count + rows_of(tails[end]) <= kMostRows))
+      count += rows_of(tails[end++]);
+    const auto together = tails.subspan(i, end - i);
+    std::vector<Branch> forks;
+    const auto close = [&] {
+      for (const Branch fork : forks) decoder_.close(fork);
+    };
+    try {
+      std::vector<Extension> extensions;
+      for (const std::vector<Token>& tail : together) {
+        forks.push_back(decoder_.fork(branch_));
+        extensions.push_back({forks.back(), tail, rows});
+      }
+      decoder_.extend(extensions);
+      ++batches_;
+      read(together, forks);
+    } catch (...) {
+      close();
+      throw;
+    }
+    close();
+    i = end;
+  }
 }
 
 CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings, std::size_t skip,

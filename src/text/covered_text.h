@@ -40,6 +40,8 @@ class Trunk {
   double grow_counting(std::span<const Token> tokens, std::size_t uncounted);
   /// Weighs all tails, none of them twice. Needs a row; tails may be empty.
   std::vector<Weighed> weigh(std::vector<std::vector<Token>> tails);
+  /// The rows after the tails and no others; their log-probabilities are left 0.
+  std::vector<Weighed> rows_after(std::vector<std::vector<Token>> tails);
   /// Whether a tail of so many tokens fits the window.
   bool fits(std::size_t tokens) const;
 
@@ -48,7 +50,9 @@ class Trunk {
   int batches() const { return batches_; }
 
  private:
-  void weigh_chains(std::span<const std::vector<Token>> chains, std::span<Weighed> tails);
+  /// Calls `read` with parts of `tails` and forks that were extended by them, in as many batches as are needed.
+  void in_batches(std::span<const std::vector<Token>> tails, Rows rows,
+                  const std::function<void(std::span<const std::vector<Token>>, std::span<const Branch>)>& read);
 
   Decoder& decoder_;
   Branch branch_;

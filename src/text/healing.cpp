@@ -198,6 +198,7 @@ void check_options(const HealOptions& options) {
   require(options.unchecked >= 0 && options.unchecked < 1, "unchecked", options.unchecked, "outside [0, 1)");
   require(options.max_forks >= 0, "max_forks", options.max_forks, "is below 0");
   require(options.spare_tokens >= 0, "spare_tokens", options.spare_tokens, "is below 0");
+  require(options.most_sequences >= 1, "most_sequences", options.most_sequences, "is not at least 1");
 }
 
 HealResult heal(Decoder& decoder, Branch branch, std::span<const Token> before, std::string_view text,

@@ -229,9 +229,8 @@ TextScore score_exactly(Decoder& decoder, Branch branch, std::span<const Token> 
   return {xy.lower - x.upper, std::min(0.0, xy.upper - x.lower)};
 }
 
-constexpr std::size_t kMostExpanded = 512;  // token sequences that are gone on from
-constexpr std::size_t kTogether = 16;       // of them in one batch
-constexpr double kNatsPerByte = 0.7;        // expected of what is left: sequences that are further come first
+constexpr std::size_t kTogether = 8;  // token sequences that are gone on from in one batch
+constexpr double kNatsPerByte = 2;    // more than most texts need: what has spelled more of a target comes first
 
 /// A token sequence that spells the beginning of a target.
 struct Begun {
@@ -242,30 +241,34 @@ struct Begun {
 
 /// Sums over the token sequences that spell `target`, of which the first `forced` bytes were dropped from the prompt:
 /// until they are spelled only tokens count that agree with them, renormalised. `parts` as in heal_back.
-TextScore sum_over_sequences(Trunk& trunk, const std::string& target, std::size_t forced, bool parts,
-                             double unchecked) {
+TextScore sum_over_sequences(Trunk& trunk, const std::string& target, std::size_t forced, bool parts, double unchecked,
+                             int most) {
   const Vocabulary& vocabulary = trunk.decoder().vocabulary();
   std::vector<Begun> open{{}};
   double found = 0, given_up = 0;
-  const auto priority = [&](const Begun& b) { return b.logprob + kNatsPerByte * static_cast<double>(b.spelled); };
+  // One way to the end first; then the heaviest, which leaves least between the bounds.
+  const auto priority = [&](const Begun& b) {
+    return found > 0 ? b.logprob : b.logprob + kNatsPerByte * static_cast<double>(b.spelled);
+  };
   const auto open_mass = [&] {
     double sum = given_up;
     for (const Begun& b : open) sum += std::exp(b.logprob);
     return sum;
   };
-  for (std::size_t expanded = 0; !open.empty() && expanded < kMostExpanded && open_mass() > unchecked * found;) {
+  const auto limit = static_cast<std::size_t>(most);
+  for (std::size_t expanded = 0; !open.empty() && expanded < limit && open_mass() > unchecked * found;) {
     std::stable_sort(open.begin(), open.end(),
                      [&](const Begun& a, const Begun& b) { return priority(a) > priority(b); });
-    const std::size_t count = std::min(open.size(), kTogether);
+    const std::size_t count = std::min({open.size(), kTogether, limit - expanded});
     const std::vector<Begun> now(open.begin(), open.begin() + static_cast<std::ptrdiff_t>(count));
     open.erase(open.begin(), open.begin() + static_cast<std::ptrdiff_t>(count));
     expanded += count;
     std::vector<std::vector<Token>> tails;
     for (const Begun& b : now) tails.push_back(b.tail);
-    const std::vector<Weighed> read = trunk.weigh(std::move(tails));
+    const std::vector<Weighed> read = trunk.rows_after(std::move(tails));
     for (std::size_t i = 0; i < now.size(); ++i) {
       const Begun& b = now[i];
-      const auto p = [&](Token t) { return vocabulary.ends(t) ? 0 : std::exp(read[i].with(t) - read[i].logprob); };
+      const auto p = [&](Token t) { return vocabulary.ends(t) ? 0 : std::exp(read[i].with(t)); };
       const std::string_view rest = std::string_view(target).substr(b.spelled);
       const std::size_t must =
           forced > b.spelled ? forced - b.spelled : 0;  // bytes that the next token must agree with
@@ -326,7 +329,7 @@ TextScore score_continuation(Decoder& decoder, Branch branch, std::span<const To
   Trunk trunk(decoder, branch, options.max_forks);
   trunk.grow(certain);
   return sum_over_sequences(trunk, target.append(continuation), forced, options.mode == HealMode::back,
-                            options.unchecked);
+                            options.unchecked, options.most_sequences);
 }
 
 }  // namespace tuiqiao

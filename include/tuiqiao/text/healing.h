@@ -47,6 +47,8 @@ struct HealOptions {
   /// Tokens before the first split that are given to the model again with what comes after them, so that the caller has
   /// a row for each token that healing chose. Default: none.
   int spare_tokens = 0;
+  /// Token sequences that score_continuation goes on from at most, at least 1; the bounds tell what is left open.
+  int most_sequences = 512;
 };
 
 /// Throws: std::invalid_argument "[heal] FIELD = VALUE ..." on a field outside its domain. Every function here does so.
@@ -135,8 +137,8 @@ TextScore score_text(Decoder& decoder, Branch branch, std::span<const Token> bef
                      const HealOptions& options);
 /// Log-probability that what is generated after the prompt begins with `continuation`. `exact`: P(both) / P(prompt), by
 /// coverings. `off`, `one` and `back`: summed over the token sequences that spell it, as generation at temperature 1
-/// would draw them; sequences with less than options.unchecked of the probability found are given up, which is what the
-/// bounds differ by.
+/// would draw them; the search ends where all that is left open has less than options.unchecked of the probability
+/// found, or after options.most_sequences; the bounds differ by what is left.
 TextScore score_continuation(Decoder& decoder, Branch branch, std::span<const Token> before, std::string_view prompt,
                              std::string_view continuation, const HealOptions& options);
 
