@@ -100,7 +100,15 @@ std::string axes_of(const Chart& chart, const Frame& frame) {
   const double bottom = frame.top + kHeight - kBottom, right = kWidth - kRight;
   std::string svg =
       fmt::format("<text class='title' x='{}' y='{}'>{}</text>\n", kLeft, frame.top + 20, escaped(chart.title));
-  const std::vector<double> y_ticks = ticks(frame.y), x_ticks = ticks(frame.x);
+  const std::vector<double> y_ticks = ticks(frame.y);
+  std::vector<double> x_ticks = ticks(frame.x);
+  if (!chart.x.names.empty()) {
+    x_ticks.clear();
+    for (std::size_t i = 0; i < chart.x.names.size(); ++i) {
+      const auto x = static_cast<double>(i);
+      if (x >= frame.x.least && x <= frame.x.most) x_ticks.push_back(x);
+    }
+  }
   for (const double value : y_ticks) {
     const double y = frame.py(value);
     svg += fmt::format("<path class='grid' d='M{} {:.1f}H{}'/><text x='{}' y='{:.1f}' text-anchor='end'>{}</text>\n",
@@ -108,8 +116,10 @@ std::string axes_of(const Chart& chart, const Frame& frame) {
   }
   for (const double value : x_ticks) {
     const double x = frame.px(value);
+    const std::string label = chart.x.names.empty() ? label_of(value, x_ticks, frame.x.scale)
+                                                    : escaped(chart.x.names[static_cast<std::size_t>(value)]);
     svg += fmt::format("<path class='grid' d='M{:.1f} {}v5'/><text x='{:.1f}' y='{}' text-anchor='middle'>{}</text>\n",
-                       x, bottom, x, bottom + 19, label_of(value, x_ticks, frame.x.scale));
+                       x, bottom, x, bottom + 19, label);
   }
   svg += fmt::format("<path class='axis' d='M{} {}V{}H{}'/>\n", kLeft, frame.top + kTop, bottom, right);
   svg += fmt::format("<text x='{}' y='{}' text-anchor='middle'>{}</text>\n", (kLeft + right) / 2, bottom + 40,

@@ -11,6 +11,7 @@ enum class Scale { linear, logarithmic };
 struct Axis {
   std::string label;
   Scale scale = Scale::linear;
+  std::vector<std::string> names = {};  ///< of 0, 1, 2, ...: ways instead of amounts; only on the axis x
 };
 
 struct Series {

@@ -38,6 +38,15 @@ TEST(Chart, ShowsPowersOfTenOnALogarithmicAxis) {
   EXPECT_GE(count(svg, ">1e+06<"), 1U);
 }
 
+TEST(Chart, NamesWays) {
+  const Axis ways{"way", Scale::linear, {"off", "a < b", "exact"}};
+  const std::string svg = svg_of({{"T", ways, {"y"}, {{"", {{0, 5}, {1, 9}, {2, 7}}}}}});
+  for (const char* name : {">off<", ">a &lt; b<", ">exact<"}) EXPECT_EQ(count(svg, name), 1U) << name;
+  EXPECT_EQ(count(svg, ">0<") + count(svg, ">0.5<") + count(svg, ">2<"), 0U);
+  // Points beyond the names have none.
+  EXPECT_EQ(count(svg_of({{"T", ways, {"y"}, {{"", {{2, 5}, {9, 9}}}}}}), ">exact<"), 1U);
+}
+
 TEST(Chart, LeavesOutWhatAnAxisCannotShow) {
   const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
   const Series series{"", {{1, 1}, {2, nan}, {3, infinity}, {4, -1}, {5, 0}, {6, 2}}};
