@@ -111,6 +111,10 @@ class TrainingRun {
                        images_.channels, images_.height, images_.width, trainer.averaged().net.parameter_count(),
                        trainer.steps_per_epoch(),
                        resumed ? fmt::format("going on after step {}", saved_) : "from the start"));
+    if (trainer.steps() >= a_.steps) {  // an earlier run may have ended between its files
+      show(trainer);
+      sample(trainer);
+    }
     train(trainer);
     bar_.clear();
     report(trainer);
@@ -201,6 +205,9 @@ class TrainingRun {
   void save(const Trainer& trainer) {
     trainer.save(state_file());
     saved_ = trainer.steps();
+    show(trainer);
+  }
+  void show(const Trainer& trainer) const {
     trainer.export_model(out_ / "model", a_.type);
     write_curve();
   }

@@ -147,6 +147,17 @@ TEST_F(DiffusionCli, KeepsTheStateBeforeAFullDisk) {
   EXPECT_EQ(run(train("run", "4")).code, 0);
 }
 
+TEST_F(DiffusionCli, WritesAgainWhatAnEarlierRunDidNotComeTo) {
+  ASSERT_EQ(run(train("run", "2")).code, 0);
+  const std::string weights = path("run/model/diffusion_pytorch_model.safetensors"), before = content_of(weights);
+  for (const char* name : {"model", "samples.png", "loss.svg"}) fs::remove_all(path("run/" + std::string(name)));
+  ASSERT_EQ(run(train("run", "2")).code, 0);
+  EXPECT_TRUE(content_of(weights) == before);
+  EXPECT_EQ(names_in(path("run")).size(), 6U);
+  ASSERT_EQ(run(train("run", "2", {"--type", "BF16"})).code, 0);
+  EXPECT_EQ(SafetensorsFile(weights).at("conv_in.weight").type, "BF16");
+}
+
 TEST_F(DiffusionCli, StartsFromTheWeightsOfAModel) {
   const std::string model = small_model();
   EXPECT_EQ(run(train("second", "1", {"--init", model, "--seed", "5"})).code, 0);
