@@ -6,14 +6,15 @@
 #include <ggml.h>
 #include <omp.h>
 
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <random>
 #include <set>
 
-#include "audit_heads.h"
 #include "chart.h"
 #include "file_output.h"
+#include "flat_head.h"
 #include "text/gguf_rows.h"
 #include "timing.h"
 
@@ -22,11 +23,14 @@ namespace {
 using namespace tuiqiao;
 using nlohmann::json;
 
+/// Seconds that this process has had of all processors: other work on the machine changes them little.
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
 /// Times of a slice of one V x V x d product in float32, on all threads, scaled to the whole.
 class Product {
  public:
   Product(std::int64_t classes, std::int64_t columns)
-      : m_(static_cast<int>(std::min<std::int64_t>(classes, 8192))), n_(static_cast<int>(columns)) {
+      : m_(static_cast<int>(std::min<std::int64_t>(classes, 4096))), n_(static_cast<int>(columns)) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     rows_.resize(static_cast<std::size_t>(m_) * static_cast<std::size_t>(n_));
@@ -37,13 +41,22 @@ class Product {
     multiply();
   }
   void time() {
-    for (int turn = 0; turn < 3; ++turn) times_.push_back(bench::seconds_of([&] { multiply(); }) * whole_);
+    for (int turn = 0; turn < 3; ++turn) {
+      const double before = cpu_seconds();
+      times_.push_back(bench::seconds_of([&] { multiply(); }) * whole_);
+      cpu_.push_back((cpu_seconds() - before) * whole_);
+    }
   }
   double seconds() const { return bench::Spread::of(times_).median; }
+  double cpu() const { return bench::Spread::of(cpu_).median; }
   double gflops() const {
     return 2 * static_cast<double>(m_) * static_cast<double>(m_) * static_cast<double>(n_) * whole_ / seconds() * 1e-9;
   }
-  json to_json() const { return {{"seconds", bench::Spread::of(times_).json()}, {"gflops", gflops()}}; }
+  json to_json() const {
+    return {{"seconds", bench::Spread::of(times_).json()},
+            {"cpu_seconds", bench::Spread::of(cpu_).json()},
+            {"gflops", gflops()}};
+  }
 
  private:
   void multiply() {
@@ -53,7 +66,7 @@ class Product {
   int m_, n_;
   double whole_ = 1;
   std::vector<float> rows_, products_;
-  std::vector<double> times_;
+  std::vector<double> times_, cpu_;
 };
 
 /// Most memory held since the last reset, in bytes; 0 where the system does not tell.
@@ -79,16 +92,18 @@ Run measure(const char* what, const OutputHead& head, const AuditOptions& option
   reset_peak();
   const std::int64_t before = peak_bytes();
   Run run;
+  const double cpu_before = cpu_seconds();
   const double seconds = bench::seconds_of([&] { run.result = audit(head, options); });
+  const double cpu = cpu_seconds() - cpu_before;
   const std::int64_t peak = peak_bytes();
   product.time();
   const AuditResult& result = run.result;
   const AuditEffort& effort = result.effort;
-  const double ratio = seconds / product.seconds();
-  fmt::print("{:18}{:>8} x{:>5}{:>9.2f} s{:>9.2f} s{:>7.0f}{:>8.3f}{:>9}{:>6}{:>7}{:>5}{:>8.2f}\n", what, head.classes,
-             head.columns, seconds, product.seconds(), product.gflops(), ratio, result.count(Verdict::argmaxable),
-             result.count(Verdict::tie_only), result.count(Verdict::unargmaxable), result.count(Verdict::unknown),
-             static_cast<double>(peak) * 1e-9);
+  const double ratio = seconds / product.seconds(), cpu_ratio = cpu / product.cpu();
+  fmt::print("{:18}{:>8} x{:>5}{:>9.2f} s{:>9.2f} s{:>7.0f}{:>8.3f}{:>9.2f} s{:>7.3f}{:>9}{:>6}{:>7}{:>5}{:>8.2f}\n",
+             what, head.classes, head.columns, seconds, product.seconds(), product.gflops(), ratio, cpu, cpu_ratio,
+             result.count(Verdict::argmaxable), result.count(Verdict::tie_only), result.count(Verdict::unargmaxable),
+             result.count(Verdict::unknown), static_cast<double>(peak) * 1e-9);
   std::fflush(stdout);
   run.record = {{"what", what},
                 {"classes", head.classes},
@@ -96,6 +111,8 @@ Run measure(const char* what, const OutputHead& head, const AuditOptions& option
                 {"seconds", seconds},
                 {"product", product.to_json()},
                 {"ratio", ratio},
+                {"cpu_seconds", cpu},
+                {"cpu_ratio", cpu_ratio},
                 {"argmaxable", result.count(Verdict::argmaxable)},
                 {"tie_only", result.count(Verdict::tie_only)},
                 {"unargmaxable", result.count(Verdict::unargmaxable)},
@@ -116,8 +133,8 @@ Run measure(const char* what, const OutputHead& head, const AuditOptions& option
 }
 
 void print_header() {
-  fmt::print("{:18}{:>15}{:>11}{:>11}{:>7}{:>8}{:>9}{:>6}{:>7}{:>5}{:>8}\n", "head", "", "audit", "product", "GF/s",
-             "ratio", "argmax", "tie", "never", "?", "peak GB");
+  fmt::print("{:18}{:>15}{:>11}{:>11}{:>7}{:>8}{:>11}{:>7}{:>9}{:>6}{:>7}{:>5}{:>8}\n", "head", "", "audit", "product",
+             "GF/s", "ratio", "CPU", "ratio", "argmax", "tie", "never", "?", "peak GB");
 }
 
 void print_levels(const AuditEffort& effort) {
