@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -259,43 +260,51 @@ class Follower {
 std::optional<Covering> follow_text(CoveredText& text, double unchecked) { return Follower(text, unchecked).run(); }
 
 std::optional<Covering> draw_covering(CoveredText& text, double temperature, const std::function<double()>& uniform) {
-  double reference = -std::numeric_limits<double>::infinity();  // the largest, or at low temperatures all would be 0
-  for (const Weighed& prefix : text.prefixes()) {
-    if (text.spells_all(prefix)) reference = std::max(reference, text.end_after(prefix));
-    for (const Token token : text.candidates(prefix)) reference = std::max(reference, prefix.with(token));
-  }
-  if (!std::isfinite(reference)) return std::nullopt;
-  const auto weight = [&](double logprob) { return std::exp((logprob - reference) / temperature); };
+  constexpr double kNone = -std::numeric_limits<double>::infinity();
+  std::set<std::pair<std::size_t, Token>> wrong;
+  const auto logprob = [&](std::size_t at, Token token) {
+    const bool out = text.vocabulary().ends(token) || wrong.contains({at, token});
+    return out ? kNone : text.prefixes()[at].with(token);
+  };
   std::vector<std::span<const Token>> ranges;
-  std::vector<double> totals;
+  std::vector<double> ends;
   for (const Weighed& prefix : text.prefixes()) {
     ranges.push_back(text.candidates(prefix));
-    double total = text.spells_all(prefix) ? weight(text.end_after(prefix)) : 0;
-    for (const Token token : ranges.back()) total += text.vocabulary().ends(token) ? 0 : weight(prefix.with(token));
-    totals.push_back(total);
+    ends.push_back(text.spells_all(prefix) ? text.end_after(prefix) : kNone);
   }
-  std::set<std::pair<std::size_t, Token>> wrong;
-  while (true) {
-    const auto at = draw(totals, uniform());
-    if (!at) return std::nullopt;
-    const Weighed& prefix = text.prefixes()[*at];
+  double reference = kNone;
+  const auto weights_of = [&](std::size_t at) {  // the last is that of the end
     std::vector<double> weights;
-    for (const Token token : ranges[*at]) {
-      const bool out = text.vocabulary().ends(token) || wrong.contains({*at, token});
-      weights.push_back(out ? 0 : weight(prefix.with(token)));
+    for (const Token token : ranges[at]) weights.push_back(std::exp((logprob(at, token) - reference) / temperature));
+    weights.push_back(std::exp((ends[at] - reference) / temperature));
+    return weights;
+  };
+  const auto sum = [](const std::vector<double>& weights) {
+    return std::accumulate(weights.begin(), weights.end(), 0.0);
+  };
+  std::vector<double> totals;
+  while (true) {
+    if (std::none_of(totals.begin(), totals.end(), [](double total) { return total > 0; })) {
+      // Relative to the heaviest that is left: at low temperatures all others may be 0 beside one that was rejected.
+      reference = kNone;
+      for (std::size_t i = 0; i < ranges.size(); ++i) {
+        reference = std::max(reference, ends[i]);
+        for (const Token token : ranges[i]) reference = std::max(reference, logprob(i, token));
+      }
+      if (!std::isfinite(reference)) return std::nullopt;
+      totals.clear();
+      for (std::size_t i = 0; i < ranges.size(); ++i) totals.push_back(sum(weights_of(i)));
     }
-    weights.push_back(text.spells_all(prefix) ? weight(text.end_after(prefix)) : 0);
-    const auto which = draw(weights, uniform());
-    if (!which) {
-      totals[*at] = 0;  // all thrown away
-    } else if (*which == ranges[*at].size()) {
-      return Covering{prefix.tail, prefix.at, std::nullopt, text.end_after(prefix)};
-    } else {
-      const Token token = ranges[*at][*which];
-      if (text.canonical(prefix, token)) return Covering{prefix.tail, prefix.at, token, prefix.with(token)};
-      wrong.insert({*at, token});
-      totals[*at] = std::max(0.0, totals[*at] - weights[*which]);
-    }
+    const std::size_t at = *draw(totals, uniform());
+    const Weighed& prefix = text.prefixes()[at];
+    std::vector<double> weights = weights_of(at);
+    const std::size_t which = *draw(weights, uniform());
+    if (which == ranges[at].size()) return Covering{prefix.tail, prefix.at, std::nullopt, ends[at]};
+    const Token token = ranges[at][which];
+    if (text.canonical(prefix, token)) return Covering{prefix.tail, prefix.at, token, prefix.with(token)};
+    wrong.insert({at, token});
+    weights[which] = 0;
+    totals[at] = sum(weights);  // a difference would leave rounding where nothing is left
   }
 }
 
