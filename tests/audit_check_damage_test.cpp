@@ -1,6 +1,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "audit/problem.h"
+#include "audit/rules.h"
 #include "audit_check/certificate_file.h"
 #include "audit_check/checked_rows.h"
 #include "audit_heads.h"
@@ -74,6 +76,7 @@ void give_evidence(ClassVerdict& forged, const Audited& of, std::mt19937& dice) 
     forged.proof = "simplex";
     for (std::int64_t i = 0; i <= of.result.frame.columns; ++i) forged.rows.push_back(i % classes);
   }
+  if (forged.proof == "face") forged.proof = "inside";
   if (forged.proof == "inside" && dice() % 2 == 0) forged.proof = "below";
   if (forged.verdict == Verdict::tie_only && !forged.proof.empty()) forged.proof = "face";
   if (forged.i > 0 && dice() % 8 == 0)
@@ -184,6 +187,46 @@ TEST(AuditDamage, RejectsProofsThatDoNotHold) {
         of.expect_rejected(forged, fmt::format("seed {}: bound {}", seed, bound));
         ++cases["ball"];
       }
+    }
+  }
+}
+
+TEST(AuditDamage, RejectsFacesAsInside) {
+  // The weights reproduce the row, but other rows lie outside of what they span: it can tie at the top.
+  int cases = 0;
+  for (unsigned seed = 0; cases < 200; ++seed) {
+    const Audited of(seed);
+    for (const ClassVerdict& truth : of.result.verdicts) {
+      if (truth.proof != "face") continue;
+      for (const char* proof : {"inside", "below"}) {
+        ClassVerdict forged = truth;
+        forged.verdict = Verdict::unargmaxable;
+        forged.proof = proof;
+        of.expect_rejected(forged, fmt::format("seed {}: class {}", seed, truth.i));
+        ++cases;
+      }
+    }
+  }
+}
+
+TEST(AuditDamage, RejectsWitnessesBeyondTheBall) {
+  int cases = 0;
+  for (unsigned seed = 0; cases < 200; ++seed) {
+    const Audited of(seed);
+    if (!of.random.options.radius || !of.result.frame.has_ball) continue;
+    const AuditResult anywhere = audit(of.random.head);
+    const auditing::Problem problem(of.random.head, {});
+    for (std::size_t i = 0; i < anywhere.verdicts.size(); ++i) {
+      if (anywhere.verdicts[i].verdict != Verdict::argmaxable) continue;
+      if (of.result.verdicts[i].verdict != Verdict::unargmaxable) continue;
+      ClassVerdict forged = anywhere.verdicts[i];
+      if (forged.rule != WitnessRule::vector) {
+        forged.z = auditing::witness_of(problem, anywhere.frame, forged.rule, forged.i);
+        forged.rule = WitnessRule::vector;
+      }
+      forged.margin = 0;
+      of.expect_rejected(forged, fmt::format("seed {}: class {}", seed, i));
+      ++cases;
     }
   }
 }
