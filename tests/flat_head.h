@@ -55,7 +55,7 @@ struct FlatHead {
     };
     for (std::int64_t i = 50; i < trained; i += 100) shrink(i, 0.4);
     for (std::int64_t i = kFirstHard; i < trained; i += kHardStep)
-      shrink(i, 4.3 / std::sqrt(static_cast<double>(columns)));
+      shrink(i, 4.6 / std::sqrt(static_cast<double>(columns)));
     for (std::int64_t p = 0; p < inside; ++p) {
       std::vector<double> mean(n, 0);
       const auto count = 2 * n;
