@@ -68,14 +68,16 @@ class Follower {
 
   std::optional<Covering> run() {
     for (std::size_t i = 0; i < kMostBytes; ++i) {
-      if (const auto agreed = agreement(unchecked_)) return agreed;
-      const auto next = best_next();
+      Tally t = tally();
+      if (const auto agreed = agreement(unchecked_, t)) return agreed;
+      const auto next = best_next(t);
       if (!next) break;
       follow(*next);
       if (settled_) return settled_;
       if (*next == kEnd) break;
     }
-    return agreement(1);
+    Tally t = tally();
+    return agreement(1, t);
   }
 
  private:
@@ -124,10 +126,9 @@ class Follower {
   }
 
   /// The covering, or group of them, that holds all but a fraction of what is left; any fraction from 1 on: the
-  /// heaviest.
-  std::optional<Covering> agreement(double but) {
-    while (true) {
-      const Tally t = tally();
+  /// heaviest. `t` is what is left, and stays so.
+  std::optional<Covering> agreement(double but, Tally& t) {
+    for (;; t = tally()) {
       const auto best = std::max_element(t.groups.begin(), t.groups.end(),
                                          [](const auto& a, const auto& b) { return a.second < b.second; });
       const bool grouped = best != t.groups.end() && best->second > t.heaviest.weight;
@@ -152,8 +153,7 @@ class Follower {
   }
 
   /// The byte of largest weight, or the end. Only as many tokens are looked at as settle it.
-  std::optional<std::size_t> best_next() {
-    const Tally t = tally();
+  std::optional<std::size_t> best_next(const Tally& t) {
     std::array<double, 257> most = t.next;  // without what was found not to be canonical
     std::array<std::optional<std::vector<Next>>, 256> tokens;
     std::array<std::size_t, 257> looked{};
