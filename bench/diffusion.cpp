@@ -204,6 +204,15 @@ json bench_network(const char* name, const UNetConfig& config, double peak, cons
     row(fmt::format("{}, channels first", what), times.a.median, 0, work);
     row(fmt::format("{}, channels last over first", what), times.b.median, times.ratio.median, work);
   }
+  Network half(config);
+  half.net.set_half_convolutions(true);
+  for (const bool training : {false, true}) {
+    const Comparison times =
+        in_turns([&] { return training ? train() : forward(); },
+                 [&] { return bench::seconds_of([&] { training ? half.train() : (void)half.forward(); }); });
+    row(fmt::format("{}, bfloat16 over float32", training ? "training step" : "forward"), times.b.median,
+        times.ratio.median, flops * (training ? 3 : 1));
+  }
   return result;
 }
 

@@ -22,6 +22,7 @@ struct ModelArguments {
   std::string beta_schedule = "linear";
   int process_steps = 1000;
   std::vector<std::int64_t> classes;
+  bool half = false;
 
   void add_to(CLI::App& app);
 };

@@ -197,6 +197,26 @@ TEST_F(Unet, GradientsAreThoseOfPyTorch) {
   }
 }
 
+TEST_F(Unet, ConvolvesInBfloat16WhereThatIsAskedFor) {
+  const Case want("plain");
+  UNet net = UNet::load(kCases / "plain");
+  net.set_half_convolutions(true);
+  const double error = difference(net.forward(want["x"], want["t"]), want["output"]);
+  EXPECT_GT(error, 1e-5);
+  EXPECT_LT(error, 0.02 * want["output"].abs().max().item<double>());
+  EXPECT_LT(difference(net.clone().forward(want["x"], want["t"]), want["output"]), 1e-5);
+  const at::AutoGradMode grad(true);
+  for (const auto& [name, tensor] : net.parameters()) tensor.requires_grad_(true);
+  (net.forward(want["x"], want["t"]) - want["noise"]).square().mean().backward();
+  for (const auto& [name, tensor] : net.parameters()) {
+    const Tensor gradient = want["gradient." + name];
+    EXPECT_EQ(tensor.grad().scalar_type(), at::kFloat);
+    EXPECT_LT(difference(tensor.grad(), gradient), 0.05 * (gradient.abs().max().item<double>() + 0.01)) << name;
+  }
+  net.set_half_convolutions(false);
+  EXPECT_LT(difference(net.forward(want["x"], want["t"]), want["output"]), 1e-5);
+}
+
 TEST_F(Unet, NamesTheFieldThatIsWrong) {
   const auto wrong = [&](const char* field, const nlohmann::json& value) {
     copy("plain");

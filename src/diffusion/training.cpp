@@ -62,6 +62,7 @@ ordered_json as_json(const TrainingOptions& o, const Images& images) {
   text["beta2"] = o.beta2;
   text["clip_norm"] = o.clip_norm;
   text["ema"] = o.ema;
+  text["half"] = o.half;
   text["mirror"] = o.mirror;
   text["seed"] = o.seed;
   text["images"] = images.count;
@@ -171,6 +172,7 @@ struct Trainer::State {
         average(net.clone()),
         adam((net.to(device), average.to(device), net.parameters())) {
     for (const auto& [name, tensor] : net.parameters()) tensor.requires_grad_(true);
+    net.set_half_convolutions(options.half);
   }
 
   /// The images of a step: every image once an epoch, in an order of its own each time.
@@ -298,7 +300,8 @@ void Trainer::load(const std::filesystem::path& file) {
   const SafetensorsFile saved(file);
   const auto refuse = [&](const std::string& what) { throw Error(fmt::format("{}: {}", file.string(), what)); };
   if (!saved.metadata().contains("options") || !saved.metadata().contains("step")) refuse("no state of training");
-  const ordered_json was = ordered_json::parse(saved.metadata().at("options"), nullptr, false);
+  ordered_json was = ordered_json::parse(saved.metadata().at("options"), nullptr, false);
+  if (was.is_object() && !was.contains("half")) was["half"] = false;  // of states from before there was a choice
   const ordered_json wanted = as_json(s.options, s.images);
   for (const auto& [key, value] : wanted.items()) {
     if (!was.is_object() || !was.contains(key) || was[key] != value)

@@ -118,11 +118,12 @@ struct UNet::Parts {
   std::optional<Attention> middle_attention;
   JoinSkip join = [](const Tensor& upward, const Tensor& skip, int) { return at::cat({upward, skip}, 1); };
   bool training = false;
+  bool half_convolutions = false;
 };
 
 UNet::Parts::Parts(const UNetConfig& config_, std::uint64_t seed) : config(config_) {
   check_unet_config(config, "UNet");
-  ParameterMaker make(named, seed);
+  ParameterMaker make(named, half_convolutions, seed);
   const int first = config.block_out_channels.front(), last = config.block_out_channels.back();
   const bool fourier = config.time_embedding_type == "fourier";
   activation = activation_of(config.act_fn);
@@ -272,6 +273,7 @@ void UNet::set_join(JoinSkip join) {
   };
 }
 void UNet::set_training(bool training) { parts_->training = training; }
+void UNet::set_half_convolutions(bool half) { parts_->half_convolutions = half; }
 
 void UNet::to(const at::Device& device) {
   // The layers' handles are the same tensors: their data is exchanged.

@@ -11,8 +11,8 @@ namespace tuiqiao {
 
 using at::Tensor;
 
-ParameterMaker::ParameterMaker(std::vector<std::pair<std::string, Tensor>>& named, std::uint64_t seed)
-    : named_(named), random_(at::detail::createCPUGenerator(seed)) {}
+ParameterMaker::ParameterMaker(std::vector<std::pair<std::string, Tensor>>& named, const bool& half, std::uint64_t seed)
+    : named_(named), half_(half), random_(at::detail::createCPUGenerator(seed)) {}
 
 Tensor ParameterMaker::keep(const std::string& name, const Tensor& values) {
   named_.emplace_back(name, values);
@@ -40,13 +40,17 @@ Linear::Linear(ParameterMaker& make, const std::string& name, int in, int out) {
 Tensor Linear::operator()(const Tensor& x) const { return at::linear(x, weight, bias); }
 
 Conv::Conv(ParameterMaker& make, const std::string& name, int in, int out, int kernel, bool zero)
-    : padding(kernel / 2) {
+    : padding(kernel / 2), half(&make.half()) {
   const double bound = zero ? 0 : 1 / std::sqrt(in * kernel * kernel);
   weight = make.uniform(name + ".weight", {out, in, kernel, kernel}, bound);
   bias = make.uniform(name + ".bias", {out}, bound);
 }
 
-Tensor Conv::operator()(const Tensor& x) const { return at::conv2d(x, weight, bias, stride, padding); }
+Tensor Conv::operator()(const Tensor& x) const {
+  if (!*half) return at::conv2d(x, weight, bias, stride, padding);
+  const auto type = at::kBFloat16;
+  return at::conv2d(x.to(type), weight.to(type), bias.to(type), stride, padding).to(x.scalar_type());
+}
 
 Norm::Norm(ParameterMaker& make, const std::string& name, int channels, int groups_, double eps_)
     : groups(groups_), eps(eps_) {

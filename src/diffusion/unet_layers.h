@@ -15,7 +15,10 @@ namespace tuiqiao {
 /// Makes parameters, names them, and draws their first values.
 class ParameterMaker {
  public:
-  ParameterMaker(std::vector<std::pair<std::string, at::Tensor>>& named, std::uint64_t seed);
+  /// `half` is the network's switch, which its convolutions look at.
+  ParameterMaker(std::vector<std::pair<std::string, at::Tensor>>& named, const bool& half, std::uint64_t seed);
+
+  const bool& half() const { return half_; }
 
   /// Uniform in [-bound, bound].
   at::Tensor uniform(const std::string& name, at::IntArrayRef shape, double bound);
@@ -26,6 +29,7 @@ class ParameterMaker {
   at::Tensor keep(const std::string& name, const at::Tensor& values);
 
   std::vector<std::pair<std::string, at::Tensor>>& named_;
+  const bool& half_;
   at::Generator random_;
 };
 
@@ -42,6 +46,7 @@ struct Linear {
 struct Conv {
   at::Tensor weight, bias;
   int stride = 1, padding = 1;
+  const bool* half = nullptr;  ///< whether it is done in bfloat16
 
   Conv() = default;
   /// `zero`: starts as 0.

@@ -35,6 +35,7 @@ struct TrainingOptions {
   double beta1 = 0.9, beta2 = 0.999;
   double clip_norm = 1;    ///< gradients longer than this are shortened to it; 0 for never
   double ema = 0.999;      ///< of the averaged weights, from 0 on as (1 + step) / (10 + step); 0 for no average
+  bool half = false;       ///< convolutions are done in bfloat16
   bool mirror = false;     ///< half of the images are seen mirrored
   std::uint64_t seed = 0;  ///< of weights, order, steps and noise
 };

@@ -94,6 +94,9 @@ class UNet {
   void set_join(JoinSkip join);
   /// Whether dropout is at work.
   void set_training(bool training);
+  /// Whether convolutions are done in bfloat16, all else in float32: nearly twice as fast where the processor has
+  /// bfloat16, and off in the third digit. Off at first, and in clones.
+  void set_half_convolutions(bool half);
   /// Moves parameters in place.
   void to(const at::Device& device);
   at::Device device() const;
