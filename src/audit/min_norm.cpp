@@ -16,6 +16,7 @@ namespace {
 constexpr double kZero = 1e-26;       // what rounding leaves of 0
 constexpr double kZeroGram = 1e-15;   // the same where only the Gram matrix tells
 constexpr double kShort = 1e-7;       // from here on the points tell more than the Gram matrix
+constexpr double kClear = 1e-11;      // from here on the Gram matrix still tells which points are far below
 constexpr double kConverged = 1e-10;  // relative gap between the length and the bound on it
 constexpr double kNoWeight = 1e-13;
 
@@ -184,7 +185,7 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
   Shortlist shortlist(gram, n);
   const int steps = 20 * count + 100;
   for (int step = 0; step < steps; ++step) {
-    std::optional<int> listed = shortlist.take(support, weights, 10 * kShort * scale);
+    std::optional<int> listed = shortlist.take(support, weights, kClear * scale);
     const bool whole = !listed;
     if (whole) {
       std::vector<double> h = products_of(gram, n, support, weights);
