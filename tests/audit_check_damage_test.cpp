@@ -144,7 +144,7 @@ TEST(AuditDamage, RejectsWitnessesThatLose) {
         ++vectors;
       } else if (std::isfinite(lead)) {
         // It wins, but by less than this.
-        const double unit = of.result.frame.has_bias ? forged.z.back() : std::sqrt([&] {
+        const double unit = of.result.frame.has_bias ? 1.0 : std::sqrt([&] {
           double squares = 0;
           for (const double x : forged.z) squares += x * x;
           return squares;

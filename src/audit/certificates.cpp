@@ -95,7 +95,7 @@ std::string header_line(const OutputHead& head, const AuditFrame& frame, std::in
 }
 
 MarginError::MarginError(const OutputHead& head, const AuditFrame& frame)
-    : has_bias_(frame.has_bias), reach_(std::max(frame.reach, frame.radius)) {
+    : has_bias_(frame.has_bias), reach_(frame.reach) {
   const auto columns = static_cast<std::size_t>(head.columns);
   double longest = 0, shift = 0, bias = 0;
   for (std::size_t at = 0; at < head.rows.size(); at += columns) {
@@ -110,25 +110,29 @@ MarginError::MarginError(const OutputHead& head, const AuditFrame& frame)
   for (const float b : head.shift) shift += static_cast<double>(b) * static_cast<double>(b);
   for (const double b : head.bias) bias = std::max(bias, std::abs(b));
   const double unit = static_cast<double>(head.columns + 16) * 0x1p-50;
-  rows_ = unit * std::sqrt(longest);
+  longest_ = std::sqrt(longest);
+  rows_ = unit * longest_;
   biases_ = unit * (bias + std::sqrt(shift * longest));
 }
 
 double MarginError::of(const ClassVerdict& verdict) const {
   if (!has_bias_) return rows_;
-  double length = reach_;
+  if (verdict.rule == WitnessRule::whitened) return HUGE_VAL;  // of any length
+  double length = 2 * longest_, last = reach_ > 0 ? 2.1 * longest_ / reach_ : 1;
   if (!verdict.z.empty()) {
     double squares = 0;
     for (std::size_t j = 0; j + 1 < verdict.z.size(); ++j) squares += verdict.z[j] * verdict.z[j];
-    length = std::sqrt(squares) / verdict.z.back();
+    length = std::sqrt(squares);
+    last = verdict.z.back();
   }
-  return rows_ * length + biases_;
+  return rows_ * length + biases_ * std::max(last, 1.0);
 }
 
 std::string certificate_line(const ClassVerdict& verdict, const MarginError& error) {
   ordered_json json = {{"i", verdict.i}, {"verdict", name(verdict.verdict)}};
   const bool reaches = verdict.verdict == Verdict::argmaxable || verdict.verdict == Verdict::tie_only;
-  if (const double margin = rounded_down(verdict.margin, error.of(verdict)); margin > 0) json["margin"] = margin;
+  const double margin = verdict.same_as ? 0 : rounded_down(verdict.margin, error.of(verdict));
+  if (margin > 0) json["margin"] = margin;
   if (verdict.twin) json["twin"] = *verdict.twin;
   if (verdict.same_as) {
     json["same_as"] = *verdict.same_as;

@@ -28,8 +28,9 @@ class MarginError {
 
  private:
   bool has_bias_;
-  double reach_;          ///< of the rules' hidden vectors
-  double rows_, biases_;  ///< of a product with a vector of length 1, of a bias
+  double reach_;                  ///< of the rules' hidden vectors
+  double longest_ = 0;            ///< row
+  double rows_ = 0, biases_ = 0;  ///< of a product with a vector of length 1, of a bias
 };
 
 /// The line of one class: keys i, verdict, and what of its certificate there is (see ClassVerdict). Margins are

@@ -9,8 +9,8 @@
 
 namespace tuiqiao::checking {
 
-/// That z . (x_k - x_i) is positive for every other class i, and at least `margin` times the length of z (or its last
-/// entry, where biases count).
+/// That z . (x_k - x_i) is positive for every other class i, and at least `margin` times the length of z (or just
+/// `margin`, where biases count).
 struct WitnessClaim {
   std::int64_t k = 0;
   double margin = 0;

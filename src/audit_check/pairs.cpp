@@ -30,7 +30,7 @@ int exact_sign(const CheckedRows& rows, const WitnessClaim& claim, const std::ve
   const mpq_class lead = dot(z, difference);
   if (claim.margin == 0) return sgn(lead);
   const mpq_class margin(claim.margin);
-  if (rows.has_bias()) return lead >= margin * z.back() ? 1 : -1;
+  if (rows.has_bias()) return lead >= margin ? 1 : -1;
   return lead >= 0 && lead * lead >= margin * margin * dot(z, z) ? 1 : -1;
 }
 
@@ -51,7 +51,7 @@ std::string PairCheck::check(std::int64_t i) {
     lead += term;
     size += std::abs(term);
   }
-  const double wanted = claim_.margin * (rows_.has_bias() ? z_.back() : length_);
+  const double wanted = claim_.margin * (rows_.has_bias() ? 1 : length_);
   const double rounding = static_cast<double>(z_.size() + 8) * 2 * kUnit * (size + wanted);
   const double error = (rounding + (own_error_ + other_error) * length_) * (1 + 1e-9) + 1e-290;
   if (std::isfinite(size) && std::isfinite(length_) && length_ > 1e-140) {

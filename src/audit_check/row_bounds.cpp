@@ -126,7 +126,7 @@ WitnessBound RowBounds::witness(const WitnessClaim& claim, const std::vector<dou
     product += scaled[j] * (own[j] - shift);
     size += std::abs(scaled[j]) * (std::abs(own[j]) + std::abs(shift));
   }
-  const double margin = claim.margin * (rows_.has_bias() ? scaled.back() : length);
+  const double margin = rows_.has_bias() ? std::ldexp(claim.margin, exponent) : claim.margin * length;
   made.own =
       product - (static_cast<double>(n + 8) * 2 * kUnit * size + error * length + margin * 1e-9) * kOutward - margin;
   if (!is_exact) made.own = -std::numeric_limits<double>::infinity();
