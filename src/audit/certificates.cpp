@@ -18,7 +18,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr std::string_view kChecksumKey = ",\"crc\":\"";
-constexpr std::size_t kChecksumTail = 18;  // the key, 8 digits, a quote and a brace
 
 std::string base64_of(std::string_view bytes) {
   constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
