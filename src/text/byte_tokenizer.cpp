@@ -62,25 +62,28 @@ void ByteTokenizer::spell_bytes(std::string_view bytes, std::vector<Token>& to) 
 }
 
 void ByteTokenizer::spell_valid(std::string_view text, std::size_t offset, std::vector<Token>& to, std::size_t& hard) {
-  while (!text.empty()) {
-    const std::vector<Token> tokens = tokenize_bare(text);
-    const std::string spelled = vocabulary_.detokenize(tokens);
-    if (spelled == text) {
-      to.insert(to.end(), tokens.begin(), tokens.end());
-      return;
+  const std::vector<Token> tokens = tokenize_bare(text);
+  const std::string spelled = vocabulary_.detokenize(tokens);
+  if (spelled == text) {
+    to.insert(to.end(), tokens.begin(), tokens.end());
+    return;
+  }
+  // A character that is not given back is spelled by its bytes wherever it is, and what lies between by the tokenizer.
+  const std::size_t same = common_length(spelled, text);
+  std::size_t begin = 0, length = 0;
+  do {
+    begin += length;
+    length = first_character(text.substr(begin)).bytes;
+  } while (begin + length <= same && begin + length < text.size());
+  const std::string_view lost = text.substr(begin, length);
+  for (std::size_t done = 0; done < text.size();) {
+    const std::size_t end = std::min(text.find(lost, done), text.size());
+    if (end > done) spell_valid(text.substr(done, end - done), offset + done, to, hard);
+    if (end < text.size()) {
+      spell_bytes(lost, to);
+      hard = std::max(hard, offset + end + length);
     }
-    // The character that is not given back is spelled by its bytes, and what lies on either side by the tokenizer.
-    const std::size_t same = common_length(spelled, text);
-    std::size_t begin = 0, length = 0;
-    do {
-      begin += length;
-      length = first_character(text.substr(begin)).bytes;
-    } while (begin + length <= same && begin + length < text.size());
-    if (begin > 0) spell_valid(text.substr(0, begin), offset, to, hard);
-    spell_bytes(text.substr(begin, length), to);
-    hard = std::max(hard, offset + begin + length);
-    offset += begin + length;
-    text.remove_prefix(begin + length);
+    done = end + length;
   }
 }
 

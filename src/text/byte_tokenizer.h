@@ -20,6 +20,7 @@ class ByteTokenizer {
   /// Throws: tuiqiao::Error for a vocabulary that normalises.
   explicit ByteTokenizer(const Vocabulary& vocabulary);
 
+  const Vocabulary& vocabulary() const { return vocabulary_; }
   /// What the tokenizer puts before a text by itself: "" or " " (Llama 2 and its kin).
   const std::string& lead() const { return lead_; }
   /// Tokens that together spell `bytes`, no more and no less: lead() + text for a text from its start.

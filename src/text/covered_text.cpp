@@ -151,9 +151,10 @@ void Trunk::in_batches(std::span<const std::vector<Token>> tails, Rows rows,
   }
 }
 
-CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings, std::size_t skip,
-                         std::size_t keep, std::size_t spare, bool count)
+CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings,
+                         const CoveredTextOptions& options)
     : trunk_(trunk), coverings_(coverings) {
+  const std::size_t skip = options.skip;
   for (Token token = 0; token < vocabulary().size(); ++token) {
     if (vocabulary().ends(token)) ends_.push_back(token);
   }
@@ -161,14 +162,14 @@ CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings&
   const bool bare = before.empty() && skip == 0 && trunk.decoder().length(trunk.branch()) == 0;
   // Without healing the last token follows the branch too, and its row is read then.
   grown_ = std::min(coverings.trunk().size(), tokens.size() - std::min<std::size_t>(1, tokens.size()));
-  grown_ -= std::min(grown_, spare);
-  if (bare) keep = std::max<std::size_t>(keep, 1);  // the first token has no probability
+  grown_ -= std::min(grown_, options.spare);
+  const std::size_t keep = std::max<std::size_t>(options.keep, bare ? 1 : 0);  // the first token has no probability
   grown_ = std::max({grown_, skip, std::min(keep, tokens.size())});
   std::vector<Token> certain(before.begin(), before.end());
   certain.insert(certain.end(), tokens.begin() + static_cast<std::ptrdiff_t>(skip),
                  tokens.begin() + static_cast<std::ptrdiff_t>(grown_));
   double logprob = 0;
-  if (count && !certain.empty()) {
+  if (options.count && !certain.empty()) {
     // What is in the branch left no row, and what is first has no probability.
     logprob = trunk_.grow_counting(certain, std::max<std::size_t>(before.size(), 1));
   } else {
@@ -182,7 +183,10 @@ CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings&
     whole.insert(whole.end(), split.tail.begin(), split.tail.end());
     if (!begins(whole, grown())) continue;
     whole.erase(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(grown_));
-    if (!trunk_.fits(whole.size() + 1)) continue;
+    if (!trunk_.fits(whole.size() + options.room)) {
+      complete_ = false;
+      continue;
+    }
     tails.push_back(std::move(whole));
     ends.push_back(split.at);
   }
@@ -236,35 +240,42 @@ Candidates check_heaviest(CoveredText& text, double unchecked, double reference,
     }
   };
   std::size_t count = 0;
+  double light = 0;  // weight of all that was not looked at
   for_each([&](const Candidate& c) {
-    found.total += c.weight;
+    light += c.weight;
     ++count;
   });
-  // What is lighter than this is half of what may stay unchecked at most: it need not be sorted.
-  const double least = count > 0 ? unchecked * found.total / (2 * static_cast<double>(count)) : 0;
-  std::vector<Candidate> heavy;
-  for_each([&](const Candidate& c) {
-    if (c.weight > least) heavy.push_back(c);
-  });
-  std::stable_sort(heavy.begin(), heavy.end(), [](const auto& a, const auto& b) { return a.weight > b.weight; });
-
-  double right = 0, wrong = 0;
-  const double all = found.total;
-  const auto open = [&] { return std::max(0.0, all - right - wrong); };
-  for (const Candidate& c : heavy) {
-    if (open() <= unchecked * (all - wrong + also)) break;
-    if (text.canonical(text.prefixes()[c.prefix], c.token)) {
-      right += c.weight;
-      found.canonical.push_back(c);
-    } else {
-      wrong += c.weight;
-      found.wrong.push_back(c);
+  double right = 0, above = std::numeric_limits<double>::infinity();
+  const auto most_open = [&](double open) { return unchecked * (right + open + also); };
+  while (light > most_open(light)) {
+    // What is lighter than this is half of what may stay unchecked at most: it need not be sorted. (If much that is
+    // heavier turns out wrong, less may stay unchecked, and there is another round.)
+    const double least = most_open(light) / (2 * static_cast<double>(count));
+    std::vector<Candidate> heavy;
+    light = 0;
+    for_each([&](const Candidate& c) {
+      if (c.weight > least && c.weight <= above) heavy.push_back(c);
+      if (c.weight <= least) light += c.weight;
+    });
+    std::stable_sort(heavy.begin(), heavy.end(), [](const auto& a, const auto& b) { return a.weight > b.weight; });
+    std::vector<double> open(heavy.size());  // from each on; sums, since differences would leave rounding
+    for (std::size_t i = heavy.size(); i-- > 0;)
+      open[i] = (i + 1 < heavy.size() ? open[i + 1] : light) + heavy[i].weight;
+    std::size_t i = 0;
+    for (; i < heavy.size() && open[i] > most_open(open[i]); ++i) {
+      const Candidate& c = heavy[i];
+      const bool is_right = text.canonical(text.prefixes()[c.prefix], c.token);
+      right += is_right ? c.weight : 0;
+      (is_right ? found.canonical : found.wrong).push_back(c);
     }
+    if (i < heavy.size()) {
+      light = open[i];
+      break;
+    }
+    above = least;
   }
-  // Where all were looked at, what rounding leaves open is nothing.
-  const bool looked_at_all = found.canonical.size() == count || unchecked == 0;
-  found.unchecked = looked_at_all ? 0 : open();
-  found.total = right + found.unchecked;
+  found.unchecked = light;
+  found.total = right + light;
   return found;
 }
 

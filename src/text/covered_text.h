@@ -62,22 +62,29 @@ class Trunk {
   double log_total_ = 0;
 };
 
+struct CoveredTextOptions {
+  std::size_t skip = 0;   ///< tokens of the coverings' trunk that are in the branch already (then `before` is empty)
+  std::size_t keep = 0;   ///< tokens of the text that are not to be cut; one never is where nothing comes before
+  std::size_t spare = 0;  ///< as HealOptions::spare_tokens
+  std::size_t room = 0;   ///< tokens that must fit the window after a prefix
+  /// Prefixes' log-probabilities include those of all tokens of the text, but for the first that is read where nothing
+  /// before it is. Default: only of those after grown().
+  bool count = false;
+};
+
 /// A text's coverings with the probabilities of their prefixes.
 class CoveredText {
  public:
-  /// Reads `before` and what all coverings have in common, and weighs their prefixes. `skip` tokens of the coverings'
-  /// trunk are in the branch already (then `before` is empty). `keep` tokens of the text are not to be cut; one never
-  /// is where nothing comes before. `spare` as HealOptions::spare_tokens. `count`: prefixes' log-probabilities include
-  /// those of all tokens of the text, but for the first that is read where nothing before it is; else only of those
-  /// after grown().
-  CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings, std::size_t skip, std::size_t keep,
-              std::size_t spare, bool count);
+  /// Reads `before` and what all coverings have in common, and weighs their prefixes.
+  CoveredText(Trunk& trunk, std::span<const Token> before, Coverings& coverings, const CoveredTextOptions& options);
 
   Trunk& trunk() { return trunk_; }
   Coverings& coverings() { return coverings_; }
   const Vocabulary& vocabulary() const { return trunk_.decoder().vocabulary(); }
   /// One a prefix, in the order of Coverings::splits(); without those of probability 0. Tails begin after grown().
   const std::vector<Weighed>& prefixes() const { return prefixes_; }
+  /// Whether all prefixes were weighed: those that do not fit the window are left out.
+  bool complete() const { return complete_; }
   /// Tokens of the text that the branch holds.
   std::span<const Token> grown() const { return coverings_.tokens().first(grown_); }
   /// The text's own tokens that the branch does not hold.
@@ -101,6 +108,7 @@ class CoveredText {
   Coverings& coverings_;
   std::vector<Token> ends_;  // that end a text
   std::size_t grown_ = 0;
+  bool complete_ = true;
   std::vector<Weighed> prefixes_;
 };
 

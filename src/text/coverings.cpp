@@ -44,6 +44,7 @@ constexpr std::size_t kMostCompletions = 4096;  // all characters that begin wit
 constexpr std::size_t kMoreCompletions = 128;   // tried once one has been found, for another that differs
 constexpr std::size_t kAnchorMargin = 64;       // bytes between the anchor and the first split, at least
 constexpr int kMostAnchors = 8;
+constexpr std::size_t kMostBytesOfAll = 1024;  // each sequence is kept whole
 
 bool starts_with(std::span<const Token> tokens, std::span<const Token> prefix) {
   return tokens.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), tokens.begin());
@@ -65,8 +66,31 @@ bool is_cjk_stop(char32_t c) {
   return c == 0x3001 || c == 0x3002 || c == 0xFF01 || c == 0xFF0C || c == 0xFF1A || c == 0xFF1B || c == 0xFF1F;
 }
 
+/// Letters of other scripts, without the marks and digits among them.
+bool is_other_letter(char32_t c) {
+  constexpr std::array<std::pair<char32_t, char32_t>, 16> kLetters{{{0x00C0, 0x00D6},  // Latin
+                                                                    {0x00D8, 0x00F6},
+                                                                    {0x00F8, 0x02AF},
+                                                                    {0x0391, 0x03A1},  // Greek
+                                                                    {0x03A3, 0x03FF},
+                                                                    {0x0400, 0x0481},  // Cyrillic
+                                                                    {0x048A, 0x052F},
+                                                                    {0x0531, 0x0556},  // Armenian
+                                                                    {0x0561, 0x0587},
+                                                                    {0x05D0, 0x05EA},  // Hebrew
+                                                                    {0x0620, 0x064A},  // Arabic
+                                                                    {0x0671, 0x06D3},
+                                                                    {0x0904, 0x0939},  // Devanagari
+                                                                    {0x0E01, 0x0E30},  // Thai
+                                                                    {0x10D0, 0x10FA},  // Georgian
+                                                                    {0x1E00, 0x1EFF}}};
+  return c != 0x03F6 && std::any_of(kLetters.begin(), kLetters.end(),
+                                    [c](const auto& range) { return c >= range.first && c <= range.second; });
+}
+
 bool is_letter(std::string_view character) {
-  return is_ascii_letter(character.front()) || is_cjk(first_character(character).code);
+  const char32_t code = first_character(character).code;
+  return is_ascii_letter(character.front()) || is_cjk(code) || is_other_letter(code);
 }
 
 /// Whether every known tokenizer begins a word at `at`, whatever follows: after a letter, a space before a letter or a
@@ -168,8 +192,11 @@ void Coverings::add_prefixes(std::size_t at) {
 }
 
 void Coverings::add_all(std::size_t at, std::vector<Token>& path) {
-  if (splits_.size() >= kMostSequences) {
-    throw Error(fmt::format("more than {} token sequences spell the text: too many to sum over all", kMostSequences));
+  if (splits_.size() >= kMostSequences || spelled_.size() > kMostBytesOfAll) {
+    throw Error(
+        fmt::format("more than {} token sequences spell the text, or it is longer than {} bytes: too many to sum "
+                    "over all",
+                    kMostSequences, kMostBytesOfAll));
   }
   splits_.push_back({at, path});
   for (const Token token : vocabulary_.trie().prefixes_of(std::string_view(spelled_).substr(at))) {
@@ -192,7 +219,9 @@ std::size_t Coverings::anchor_before(std::size_t earliest) {
   for (std::size_t i = ends.size(); i-- > 0 && tried < kMostAnchors;) {
     const std::size_t at = ends[i];
     if (at <= hard_) break;
-    if (at + kAnchorMargin > earliest || at >= whole_ || !parts_words(text, at)) continue;
+    if (at + kAnchorMargin > earliest || at >= whole_) continue;
+    const bool local = vocabulary_.tokenization() == Tokenization::local;
+    if (local ? (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80 : !parts_words(text, at)) continue;
     if (!tokenizer_->lead().empty() && text[at] != ' ') continue;
     ++tried;
     if (starts_with(std::span<const Token>(tokens_).subspan(i + 1), tokenizer_->spell(text.substr(at)))) return at;

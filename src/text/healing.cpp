@@ -14,6 +14,7 @@
 #include "text/byte_tokenizer.h"
 #include "text/choose_covering.h"
 #include "text/covered_text.h"
+#include "text/roll_back.h"
 #include "tuiqiao/error.h"
 #include "tuiqiao/text/generate.h"
 
@@ -44,8 +45,9 @@ HealResult heal_exactly(Decoder& decoder, Branch branch, std::span<const Token> 
                         const HealOptions& options) {
   Coverings coverings(decoder.vocabulary(), bytes, options.covers);
   Trunk trunk(decoder, branch, options.max_forks);
-  CoveredText text(trunk, before, coverings, 0, options.keep_first ? 1 : 0,
-                   static_cast<std::size_t>(options.spare_tokens), false);
+  CoveredText text(
+      trunk, before, coverings,
+      {.keep = options.keep_first ? 1U : 0U, .spare = static_cast<std::size_t>(options.spare_tokens), .room = 1});
   HealResult result;
   HealStatistics& s = result.statistics;
   s.branches = static_cast<int>(text.prefixes().size());
@@ -75,9 +77,9 @@ HealResult heal_exactly(Decoder& decoder, Branch branch, std::span<const Token> 
     const auto kept =
         std::mismatch(chosen->prefix.begin(), chosen->prefix.end(), text.rest().begin(), text.rest().end());
     s.tokens_removed = static_cast<int>(text.rest().end() - kept.second);
-    s.bytes = static_cast<int>(text.size() - chosen->at);
     s.chosen_split = static_cast<std::int64_t>(chosen->at) - static_cast<std::int64_t>(coverings.lead());
     s.chosen_split = std::max<std::int64_t>(0, s.chosen_split);
+    s.bytes = static_cast<int>(static_cast<std::int64_t>(bytes.size()) - s.chosen_split);
   } else {
     leave_as_is(text, result);
   }
@@ -88,22 +90,20 @@ HealResult heal_exactly(Decoder& decoder, Branch branch, std::span<const Token> 
 
 /// Drops tokens and constrains the next ones until their bytes are spelled; `parts`: also by tokens that spell a part.
 HealResult heal_back(Decoder& decoder, Branch branch, std::span<const Token> before, std::string_view bytes,
-                     std::size_t drop, bool parts, const HealOptions& options) {
+                     const HealOptions& options) {
   const Vocabulary& vocabulary = decoder.vocabulary();
   ByteTokenizer tokenizer(vocabulary);
-  const std::vector<Token> tokens = tokenizer.spell(tokenizer.lead() + std::string(bytes));
   const bool bare = options.keep_first || (before.empty() && decoder.length(branch) == 0);
-  drop = std::min(drop, tokens.size() - (bare ? 1 : 0));
+  const RolledBack back = roll_back(tokenizer, bytes, options, bare);
   HealResult result;
   HealStatistics& s = result.statistics;
   s.chosen_split = static_cast<std::int64_t>(bytes.size());
 
-  const auto kept = tokens.end() - static_cast<std::ptrdiff_t>(drop);
   std::vector<Token> certain(before.begin(), before.end());
-  certain.insert(certain.end(), tokens.begin(), kept);
-  std::vector<Token> unhealed(kept, tokens.end());
-  std::string left = vocabulary.detokenize(unhealed);
-  if (drop == 0) {
+  certain.insert(certain.end(), back.kept.begin(), back.kept.end());
+  std::vector<Token> unhealed = back.dropped;
+  std::string left = back.bytes;
+  if (unhealed.empty()) {
     result.tokens = certain;
     s.tokenisations = tokenizer.calls();
     return result;
@@ -119,7 +119,7 @@ HealResult heal_back(Decoder& decoder, Branch branch, std::span<const Token> bef
     const Row row = decoder.row(branch);
     const auto range = vocabulary.trie().starting_with(left);
     std::vector<Token> allowed(range.begin(), range.end());
-    if (parts) {
+    if (options.mode == HealMode::back) {
       for (const Token t : vocabulary.trie().prefixes_of(left)) {
         if (vocabulary.bytes(t).size() < left.size()) allowed.push_back(t);
       }
@@ -139,9 +139,9 @@ HealResult heal_back(Decoder& decoder, Branch branch, std::span<const Token> bef
     result.logprob += row[token] - std::log(total);
     const std::string_view spelled = vocabulary.bytes(token);
     if (spelled.size() >= left.size()) {
-      s.bytes = static_cast<int>(left.size());
-      s.chosen_split = std::max<std::int64_t>(0, static_cast<std::int64_t>(bytes.size()) - s.bytes);
-      s.tokens_removed = static_cast<int>(drop);
+      s.bytes = static_cast<int>(std::min(bytes.size(), back.bytes.size()));
+      s.chosen_split = static_cast<std::int64_t>(bytes.size() - std::min(bytes.size(), left.size()));
+      s.tokens_removed = static_cast<int>(back.dropped.size());
       result.tokens = {token};
       result.bytes = spelled.substr(left.size());
       break;
@@ -214,9 +214,7 @@ HealResult heal(Decoder& decoder, Branch branch, std::span<const Token> before, 
   } else if (options.mode == HealMode::exact) {
     result = heal_exactly(decoder, branch, before, text, options);
   } else {
-    const int drop = options.mode == HealMode::off ? 0 : options.mode == HealMode::one ? 1 : options.back;
-    result = heal_back(decoder, branch, before, text, static_cast<std::size_t>(drop), options.mode == HealMode::back,
-                       options);
+    result = heal_back(decoder, branch, before, text, options);
   }
   result.statistics.mode = options.mode;
   return result;

@@ -1,5 +1,8 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 #include <stdexcept>
@@ -7,6 +10,7 @@
 
 #include "text/byte_tokenizer.h"
 #include "text/covered_text.h"
+#include "text/roll_back.h"
 #include "text/utf8.h"
 #include "tuiqiao/error.h"
 #include "tuiqiao/text/healing.h"
@@ -18,6 +22,12 @@ namespace tuiqiao {
 namespace {
 
 constexpr double kNever = -std::numeric_limits<double>::infinity();
+
+/// The logarithm of e^a + e^b.
+double log_sum(double a, double b) {
+  if (a < b) std::swap(a, b);
+  return b == kNever ? a : a + std::log1p(std::exp(b - a));
+}
 
 /// All that may come after a text, looked at as far as `unchecked` asks for.
 struct Following {
@@ -48,14 +58,17 @@ struct Reader {
          const HealOptions& options, bool count = false, std::size_t skip = 0)
       : coverings(decoder.vocabulary(), bytes, options.covers),
         trunk(decoder, branch, options.max_forks),
-        text(trunk, before, coverings, skip, options.keep_first ? 1 : 0, 0, count) {}
+        text(trunk, before, coverings, {.skip = skip, .keep = options.keep_first ? 1U : 0U, .count = count}) {
+    if (!text.complete())
+      throw Error(fmt::format("a window of {} tokens is too small for all ways to spell the text", decoder.window()));
+  }
 
   std::string_view beyond(const Candidate& c) const {
     return text.vocabulary().bytes(c.token).substr(text.size() - text.prefixes()[c.prefix].at);
   }
 };
 
-/// Weights as probabilities, most probable first.
+/// Weights as probabilities, most probable first; `unchecked` is a part of `total`.
 Continuations sorted(const std::map<std::string, double>& weights, double total, double unchecked) {
   Continuations all;
   for (const auto& [bytes, weight] : weights) {
@@ -90,19 +103,23 @@ NextBytes next_bytes(Decoder& decoder, Branch branch, std::span<const Token> bef
   if (!(all.total() > 0)) return next;
   std::set<std::pair<std::size_t, Token>> wrong;
   for (const Candidate& c : all.candidates.wrong) wrong.insert({c.prefix, c.token});
-  double total = all.end;
+  double total = all.end, mass = 0;  // mass: of the text, as score_text has it
   for (std::size_t i = 0; i < reader.text.prefixes().size(); ++i) {
     const Weighed& prefix = reader.text.prefixes()[i];
+    const bool ends = prefix.at == reader.text.size();
+    if (ends) mass += std::exp(prefix.logprob - all.candidates.reference);
     for (const Token token : reader.text.candidates(prefix)) {
       if (decoder.vocabulary().ends(token) || wrong.contains({i, token})) continue;
       const double weight = std::exp(prefix.with(token) - all.candidates.reference);
       total += weight;
+      mass += ends ? 0 : weight;
       next.probability[static_cast<unsigned char>(reader.beyond({weight, i, token}).front())] += weight;
     }
   }
   for (double& p : next.probability) p /= total;
   next.end = all.end / total;
   next.unchecked_mass = all.unchecked_share();
+  next.stray_mass = mass > 0 ? std::clamp(1 - total / mass, 0.0, 1.0) : 0;
   return next;
 }
 
@@ -137,13 +154,13 @@ Continuations next_characters(Decoder& decoder, Branch branch, std::span<const T
   };
   std::vector<Part> parts;
   const double reference = all.candidates.reference;
-  const double least = options.unchecked * all.total() / 1000;
+  const double least = options.unchecked * (all.total() - all.candidates.unchecked) / 1000;
   const auto add = [&](const Weighed& prefix, Token token, const std::string& bytes, double logprob) {
     const double weight = std::exp(logprob - reference);
     const std::string character = completing(begun, bytes);
     if (!character.empty()) {
       weights[character] += weight;
-    } else if (weight > least) {
+    } else if (weight > least && reader.trunk.fits(prefix.tail.size() + 1)) {
       Part& part = parts.emplace_back(Part{prefix.tail, bytes, logprob});
       part.tail.push_back(token);
     } else {
@@ -174,9 +191,9 @@ Continuations next_characters(Decoder& decoder, Branch branch, std::span<const T
       open += std::max(0.0, whole - seen);
     }
   }
-  double total = 0;
-  for (const auto& [bytes, weight] : weights) total += weight;
   if (options.unchecked == 0) open = 0;
+  double total = open;
+  for (const auto& [bytes, weight] : weights) total += weight;
   return sorted(weights, total, open);
 }
 
@@ -245,18 +262,18 @@ TextScore sum_over_sequences(Trunk& trunk, const std::string& target, std::size_
                              int most) {
   const Vocabulary& vocabulary = trunk.decoder().vocabulary();
   std::vector<Begun> open{{}};
-  double found = 0, given_up = 0;
+  double found = kNever, given_up = kNever;  // logarithms: long continuations have probabilities that no double has
   // One way to the end first; then the heaviest, which leaves least between the bounds.
   const auto priority = [&](const Begun& b) {
-    return found > 0 ? b.logprob : b.logprob + kNatsPerByte * static_cast<double>(b.spelled);
+    return found > kNever ? b.logprob : b.logprob + kNatsPerByte * static_cast<double>(b.spelled);
   };
   const auto open_mass = [&] {
     double sum = given_up;
-    for (const Begun& b : open) sum += std::exp(b.logprob);
+    for (const Begun& b : open) sum = log_sum(sum, b.logprob);
     return sum;
   };
   const auto limit = static_cast<std::size_t>(most);
-  for (std::size_t expanded = 0; !open.empty() && expanded < limit && open_mass() > unchecked * found;) {
+  for (std::size_t expanded = 0; !open.empty() && expanded < limit && open_mass() > std::log(unchecked) + found;) {
     std::stable_sort(open.begin(), open.end(),
                      [&](const Begun& a, const Begun& b) { return priority(a) > priority(b); });
     const std::size_t count = std::min({open.size(), kTogether, limit - expanded});
@@ -268,39 +285,41 @@ TextScore sum_over_sequences(Trunk& trunk, const std::string& target, std::size_
     const std::vector<Weighed> read = trunk.rows_after(std::move(tails));
     for (std::size_t i = 0; i < now.size(); ++i) {
       const Begun& b = now[i];
-      const auto p = [&](Token t) { return vocabulary.ends(t) ? 0 : std::exp(read[i].with(t)); };
+      const auto logprob = [&](Token t) { return vocabulary.ends(t) ? kNever : read[i].with(t); };
       const std::string_view rest = std::string_view(target).substr(b.spelled);
       const std::size_t must =
           forced > b.spelled ? forced - b.spelled : 0;  // bytes that the next token must agree with
-      double allowed = 1;
+      double allowed = 0;
       if (must > 0) {
-        allowed = 0;
-        for (const Token t : vocabulary.trie().starting_with(rest.substr(0, must))) allowed += p(t);
+        allowed = kNever;
+        for (const Token t : vocabulary.trie().starting_with(rest.substr(0, must)))
+          allowed = log_sum(allowed, logprob(t));
         if (parts) {
           for (const Token t : vocabulary.trie().prefixes_of(rest.substr(0, must))) {
-            if (vocabulary.bytes(t).size() < must) allowed += p(t);
+            if (vocabulary.bytes(t).size() < must) allowed = log_sum(allowed, logprob(t));
           }
         }
-        if (!(allowed > 0)) {
-          given_up += std::exp(b.logprob);
+        if (allowed == kNever) {
+          given_up = log_sum(given_up, b.logprob);
           continue;
         }
       }
-      for (const Token t : vocabulary.trie().starting_with(rest)) found += std::exp(b.logprob) * p(t) / allowed;
+      for (const Token t : vocabulary.trie().starting_with(rest))
+        found = log_sum(found, b.logprob + logprob(t) - allowed);
       for (const Token t : vocabulary.trie().prefixes_of(rest)) {
         const std::size_t bytes = vocabulary.bytes(t).size();
-        if (bytes == rest.size() || (bytes < must && !parts) || !(p(t) > 0)) continue;
-        Begun next{b.tail, b.spelled + bytes, b.logprob + std::log(p(t) / allowed)};
+        if (bytes == rest.size() || (bytes < must && !parts) || logprob(t) == kNever) continue;
+        Begun next{b.tail, b.spelled + bytes, b.logprob + logprob(t) - allowed};
         next.tail.push_back(t);
-        if (trunk.fits(next.tail.size() + 1)) {
+        if (trunk.fits(next.tail.size())) {
           open.push_back(std::move(next));
         } else {
-          given_up += std::exp(next.logprob);
+          given_up = log_sum(given_up, next.logprob);
         }
       }
     }
   }
-  return {std::log(found), std::log(std::min(1.0, found + open_mass()))};
+  return {std::min(0.0, found), std::min(0.0, log_sum(found, open_mass()))};
 }
 
 }  // namespace
@@ -312,24 +331,15 @@ TextScore score_continuation(Decoder& decoder, Branch branch, std::span<const To
   if (options.mode == HealMode::exact)
     return score_exactly(decoder, branch, before, prompt, std::string(prompt).append(continuation), options);
 
-  const Vocabulary& vocabulary = decoder.vocabulary();
-  ByteTokenizer tokenizer(vocabulary);
-  const std::vector<Token> tokens =
-      prompt.empty() ? std::vector<Token>() : tokenizer.spell(tokenizer.lead() + std::string(prompt));
+  ByteTokenizer tokenizer(decoder.vocabulary());
   const bool bare = options.keep_first || (before.empty() && decoder.length(branch) == 0);
-  std::size_t drop = options.mode == HealMode::off   ? 0
-                     : options.mode == HealMode::one ? 1
-                                                     : static_cast<std::size_t>(options.back);
-  drop = std::min(drop, tokens.size() - std::min<std::size_t>(tokens.size(), bare ? 1 : 0));
-  const auto kept = tokens.end() - static_cast<std::ptrdiff_t>(drop);
+  const RolledBack back = roll_back(tokenizer, prompt, options, bare);
   std::vector<Token> certain(before.begin(), before.end());
-  certain.insert(certain.end(), tokens.begin(), kept);
-  std::string target = vocabulary.detokenize(std::vector<Token>(kept, tokens.end()));
-  const std::size_t forced = target.size();
+  certain.insert(certain.end(), back.kept.begin(), back.kept.end());
   Trunk trunk(decoder, branch, options.max_forks);
   trunk.grow(certain);
-  return sum_over_sequences(trunk, target.append(continuation), forced, options.mode == HealMode::back,
-                            options.unchecked, options.most_sequences);
+  return sum_over_sequences(trunk, std::string(back.bytes).append(continuation), back.bytes.size(),
+                            options.mode == HealMode::back, options.unchecked, options.most_sequences);
 }
 
 }  // namespace tuiqiao

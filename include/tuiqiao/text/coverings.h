@@ -68,8 +68,9 @@ class Coverings {
   /// nothing is left.
   std::span<const Token> candidates(const Split& split) const;
   /// Whether trunk and `tail` (the text and more) begin what the tokenizer makes of some text. Remembers its verdicts.
-  /// Cost: a tokenisation of some 100 bytes where it is so, one of each kind of look-ahead where it is not; up to 4096
-  /// where it ends inside a character.
+  /// Cost: a tokenisation of some 100 bytes (of all since the last space between letters, if that is longer) where it
+  /// is so, one of each kind of look-ahead where it is not; up to 4096 where it ends inside a character. Of those that
+  /// end after one byte of four, characters beyond 4096 are not tried.
   bool canonical(std::span<const Token> tail);
   /// Whether a text may end after trunk and `tail`.
   bool may_end(std::span<const Token> tail);

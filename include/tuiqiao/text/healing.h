@@ -58,7 +58,7 @@ void check_options(const HealOptions& options);
 struct HealStatistics {
   HealMode mode = HealMode::off;
   int tokens_removed = 0;         ///< of the prompt's own, from its end
-  int bytes = 0;                  ///< of the prompt that the tokens chosen instead spell again
+  int bytes = 0;                  ///< of the prompt that are spelled again; by `exact` in the healed token
   int branches = 0;               ///< prefixes that were weighed
   int batches = 0;                ///< calls of the decoder beyond the first, which reads what all have in common
   std::int64_t chosen_split = 0;  ///< where the healed token begins, in bytes of the prompt
@@ -67,13 +67,13 @@ struct HealStatistics {
   double prefix_logprob = std::numeric_limits<double>::quiet_NaN();
   double unchecked_mass = 0;  ///< of it, as a fraction: it lies between (1 - unchecked_mass) of what is said and that
   /// Bits by which the prompt's own tokens are less probable than the prompt: -log2 of the share of its texts that the
-  /// unhealed prompt can lead to; only by `exact`.
+  /// unhealed prompt can lead to; only by `exact`, infinite if it can lead to none.
   double bits_saved = std::numeric_limits<double>::quiet_NaN();
   std::int64_t tokenisations = 0;
 };
 
 struct HealResult {
-  /// To append to the branch before anything is generated; empty only if the text ended.
+  /// To append to the branch before anything is generated; empty if the text ended, or there is none.
   std::vector<Token> tokens;
   /// What they spell beyond the prompt: the beginning of the output.
   std::string bytes;
@@ -104,6 +104,10 @@ struct NextBytes {
   std::array<double, 256> probability{};
   double end = 0;             ///< probability that the text ends here
   double unchecked_mass = 0;  ///< of all, as a fraction
+  /// Share of the text's probability that the model gives to tokens which no tokenizer puts after it, or control
+  /// tokens. What is above is renormalised without it, while P(text) of score_text includes it: P(text and b) is
+  /// P(text) (1 - stray_mass) probability[b].
+  double stray_mass = 0;
 };
 /// Parameters and exceptions as heal, which also does as much reading; mode and temperature are not used. Everything is
 /// 0 where the model gives the text probability 0.
@@ -137,8 +141,8 @@ TextScore score_text(Decoder& decoder, Branch branch, std::span<const Token> bef
                      const HealOptions& options);
 /// Log-probability that what is generated after the prompt begins with `continuation`. `exact`: P(both) / P(prompt), by
 /// coverings. `off`, `one` and `back`: summed over the token sequences that spell it, as generation at temperature 1
-/// would draw them; the search ends where all that is left open has less than options.unchecked of the probability
-/// found, or after options.most_sequences; the bounds differ by what is left.
+/// would draw them (the branch is extended by what is sure); the search ends where all that is left open has less than
+/// options.unchecked of the probability found, or after options.most_sequences; the bounds differ by what is left.
 TextScore score_continuation(Decoder& decoder, Branch branch, std::span<const Token> before, std::string_view prompt,
                              std::string_view continuation, const HealOptions& options);
 
