@@ -34,8 +34,9 @@ const std::vector<std::string>& texts() {
       "import numpy as np\n\ndef fibonacci(n: int) -> list[int]:\n    \"\"\"First n numbers.\"\"\"\n    a, b = 0, 1\n"
       "    for _ in range(n):\n        yield a\n        a, b = b, a + b\n\nurl = 'https://example.com/a?b=1&c=2'  # "
       "TODO\n",
-      "So happy 😀😃👩‍👩‍👧 today!!! ❤️ Привет, мир. こんにちは世界。 안녕하세요 café naïve résumé ½ "
-      "№5 "
+      "So happy 😀😃👩‍👩‍👧 today!!! ❤️ "
+      "Привет, мир. こんにちは世界。 안녕하세요 "
+      "café naïve résumé ½ №5 "
       "مرحبا "
       "हिन्दी "
       "ไทย "};
