@@ -7,7 +7,6 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 
@@ -30,7 +29,7 @@ using nlohmann::json;
 
 constexpr int kMostExpanded = 64;  // that a score goes on from
 constexpr double kOpen = 0.05;     // of what it found, else: 0.07 bits
-constexpr int kPairs = 9;
+constexpr int kRounds = 15;
 constexpr std::size_t kPromptTokens = 512;
 
 struct Settings {
@@ -145,98 +144,95 @@ void run_cuts(const LlamaModel& model, const Settings& settings, const std::vect
   }
 }
 
-/// Median and most of some counts.
-struct Counts {
-  std::vector<double> values;
-  bench::Spread spread() const { return bench::Spread::of(values); }
+/// Prompts of kPromptTokens with the begin token, cut wherever that many bytes end.
+std::vector<std::string> long_prompts(const Vocabulary& vocabulary, const bench::Corpus& corpus, int count) {
+  std::string text;
+  for (const std::string& one : corpus.texts) text += one;
+  const std::vector<Token> tokens = vocabulary.tokenize(text);
+  std::mt19937_64 random(5);
+  std::vector<std::string> prompts;
+  for (int i = 0; i < count; ++i) {
+    const std::size_t from = random() % (tokens.size() - 2 * kPromptTokens);
+    std::string prompt = vocabulary.detokenize(std::span(tokens).subspan(from, 2 * kPromptTokens));
+    std::size_t first = 0;
+    while ((static_cast<unsigned char>(prompt[first]) & 0xC0U) == 0x80) ++first;
+    prompt.erase(0, first);
+    std::size_t low = 1, high = prompt.size();
+    while (low < high) {
+      const std::size_t middle = (low + high + 1) / 2;
+      const std::size_t size = vocabulary.tokenize(valid_utf8(prompt.substr(0, middle))).size();
+      (size + beginning(vocabulary).size() <= kPromptTokens ? low : high) =
+          size + beginning(vocabulary).size() <= kPromptTokens ? middle : middle - 1;
+    }
+    prompts.push_back(prompt.substr(0, low));
+  }
+  return prompts;
+}
+
+/// A way to the first token: what it took.
+struct FirstTokens {
+  const char* name;
+  const char* mode;
+  double temperature;
+  std::vector<double> seconds = {}, ratio = {}, batches = {}, branches = {},
+                      tokenisations = {};  ///< ratio: to the first way's
+
+  void take(LlamaDecoder& decoder, const std::string& prompt) {
+    HealOptions options = with_mode(mode);
+    options.max_forks = 0;
+    options.temperature = temperature;
+    const Branch branch = decoder.open();
+    HealResult result;
+    seconds.push_back(bench::seconds_of([&] {
+      result = heal(decoder, branch, beginning(decoder.vocabulary()), prompt, options);
+      if (options.mode != HealMode::off && !result.bytes.empty()) return;
+      decoder.extend({branch, result.tokens, Rows::last});
+      choose(decoder.row(branch), temperature, 0.5);
+    }));
+    decoder.close(branch);
+    batches.push_back(result.statistics.batches);
+    branches.push_back(result.statistics.branches);
+    tokenisations.push_back(static_cast<double>(result.statistics.tokenisations));
+  }
 };
 
-/// Time to the first token after a prompt of kPromptTokens, with the begin token.
+/// Time to the first token after a prompt of kPromptTokens, unhealed and healed in turn.
 json run_cost(const LlamaModel& model, const Settings& settings, const std::vector<bench::Corpus>& corpora) {
-  const Vocabulary& vocabulary = model.vocabulary();
   LlamaDecoderOptions with;
   with.max_branches = 64;
   with.window = kPromptTokens + 64;
   with.cells = std::int64_t{with.window} * 40;
   with.threads = settings.threads;
   LlamaDecoder decoder(model, with);
-  const std::vector<Token> before = beginning(vocabulary);
   json all = json::array();
-  fmt::print("\nTime to the first token after a prompt of {} tokens, {} pairs in turn, median [least, most]\n",
-             kPromptTokens, kPairs);
+  fmt::print("\nTime to the first token after a prompt of {} tokens, {} rounds in turn, median [least, most]\n",
+             kPromptTokens, kRounds);
+  const auto shown = [](const std::vector<double>& values, int digits) {
+    const bench::Spread s = bench::Spread::of(values);
+    return fmt::format("{:.{}f} [{:.{}f}, {:.{}f}]", s.median, digits, s.least, digits, s.most, digits);
+  };
   for (const bench::Corpus& corpus : corpora) {
-    std::string text;
-    for (const std::string& one : corpus.texts) text += one;
-    std::vector<Token> tokens = vocabulary.tokenize(text);
-    std::mt19937_64 random(5);
-    std::vector<std::string> prompts;
-    for (int i = 0; i <= kPairs; ++i) {
-      const std::size_t from = random() % (tokens.size() - 2 * kPromptTokens);
-      std::string prompt = vocabulary.detokenize(std::span(tokens).subspan(from, 2 * kPromptTokens));
-      std::size_t first = 0;
-      while ((static_cast<unsigned char>(prompt[first]) & 0xC0U) == 0x80) ++first;
-      prompt.erase(0, first);
-      // As many bytes as make that number of tokens, wherever the cut then falls.
-      std::size_t low = 1, high = prompt.size();
-      while (low < high) {
-        const std::size_t middle = (low + high + 1) / 2;
-        const std::size_t count = vocabulary.tokenize(valid_utf8(prompt.substr(0, middle))).size() + before.size();
-        (count <= kPromptTokens ? low : high) = count <= kPromptTokens ? middle : middle - 1;
+    std::array<FirstTokens, 3> ways{{{"off", "off", 0}, {"exact, greedy", "exact", 0}, {"exact, drawn", "exact", 1}}};
+    const std::vector<std::string> prompts = long_prompts(model.vocabulary(), corpus, kRounds);
+    for (FirstTokens way : ways) way.take(decoder, prompts.front());  // warms up
+    for (const std::string& prompt : prompts) {
+      for (FirstTokens& way : ways) {
+        way.take(decoder, prompt);
+        way.ratio.push_back(way.seconds.back() / ways.front().seconds.back());
       }
-      prompts.push_back(prompt.substr(0, low));
     }
-    Counts batches, branches, tokenisations, removed;
-    std::vector<double> off, exact, ratio, processor_ratio;
-    const auto first_token = [&](const std::string& prompt, const char* mode) {
-      HealOptions options = with_mode(mode);
-      options.max_forks = 0;
-      const Branch branch = decoder.open();
-      HealResult result;
-      const std::clock_t before_clock = std::clock();
-      const double seconds = bench::seconds_of([&] {
-        result = heal(decoder, branch, before, prompt, options);
-        if (options.mode == HealMode::off || result.bytes.empty()) {
-          decoder.extend({branch, result.tokens, Rows::last});
-          choose(decoder.row(branch), 0, 0);
-        }
-      });
-      if (options.mode == HealMode::exact) {
-        batches.values.push_back(result.statistics.batches);
-        branches.values.push_back(result.statistics.branches);
-        tokenisations.values.push_back(static_cast<double>(result.statistics.tokenisations));
-        removed.values.push_back(result.statistics.tokens_removed);
-      }
-      decoder.close(branch);
-      return std::pair(seconds, static_cast<double>(std::clock() - before_clock));
-    };
-    for (int i = 0; i <= kPairs; ++i) {  // the first warms up
-      const std::string& prompt = prompts[static_cast<std::size_t>(i)];
-      const auto [a, a_clock] = first_token(prompt, "exact");
-      const auto [b, b_clock] = first_token(prompt, "off");
-      if (i == 0) continue;
-      exact.push_back(a);
-      off.push_back(b);
-      ratio.push_back(a / b);
-      processor_ratio.push_back(a_clock / b_clock);
+    for (const FirstTokens& way : ways) {
+      fmt::print("{:8} {:14} {} s, over off {}; extra batches {}, prefixes {}, tokenisations {}\n", corpus.language,
+                 way.name, shown(way.seconds, 3), shown(way.ratio, 3), shown(way.batches, 0), shown(way.branches, 0),
+                 shown(way.tokenisations, 0));
+      all.push_back({{"language", corpus.language},
+                     {"way", way.name},
+                     {"seconds", bench::Spread::of(way.seconds).json()},
+                     {"ratio", bench::Spread::of(way.ratio).json()},
+                     {"batches", bench::Spread::of(way.batches).json()},
+                     {"branches", bench::Spread::of(way.branches).json()},
+                     {"tokenisations", bench::Spread::of(way.tokenisations).json()}});
     }
-    const auto e = bench::Spread::of(exact), o = bench::Spread::of(off), r = bench::Spread::of(ratio),
-               c = bench::Spread::of(processor_ratio);
-    fmt::print(
-        "{:10} off {:.3f} s [{:.3f}, {:.3f}], exact {:.3f} s [{:.3f}, {:.3f}], ratio {:.3f} [{:.3f}, {:.3f}], of "
-        "processor time {:.3f} [{:.3f}, {:.3f}]; extra "
-        "batches {:.0f} [{:.0f}, {:.0f}], prefixes {:.0f} [{:.0f}, {:.0f}], tokenisations {:.0f} [{:.0f}, {:.0f}]\n",
-        corpus.language, o.median, o.least, o.most, e.median, e.least, e.most, r.median, r.least, r.most, c.median,
-        c.least, c.most, batches.spread().median, batches.spread().least, batches.spread().most,
-        branches.spread().median, branches.spread().least, branches.spread().most, tokenisations.spread().median,
-        tokenisations.spread().least, tokenisations.spread().most);
-    all.push_back({{"language", corpus.language},
-                   {"off_seconds", o.json()},
-                   {"exact_seconds", e.json()},
-                   {"ratio", r.json()},
-                   {"processor_ratio", c.json()},
-                   {"batches", batches.spread().json()},
-                   {"branches", branches.spread().json()},
-                   {"tokenisations", tokenisations.spread().json()}});
   }
   return all;
 }

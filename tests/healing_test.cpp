@@ -24,7 +24,6 @@ using test::LearntVocabulary;
 using test::random_texts;
 using test::TableDecoder;
 using test::TextDistribution;
-using test::Words;
 
 constexpr double kSumError = 1e-12;
 constexpr double kChainError = 1e-6;
