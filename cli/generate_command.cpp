@@ -71,7 +71,7 @@ std::vector<Document> documents_of(const Arguments& arguments) {
 
 std::string question_from_standard_input(const std::stop_token& stop) {
   std::string text = read_standard_input(kMaxDocumentBytes, stop);
-  check_text(text, "the question from standard input");
+  check_bytes(text, "the question from standard input");
   while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
   return text;
 }
@@ -91,9 +91,9 @@ std::vector<Question> questions_of(const Arguments& arguments, const std::stop_t
           "the question '{}' is the name of a file: --context takes one file or folder, and may be repeated", text));
     }
     questions.push_back({text == "-" ? question_from_standard_input(stop) : text, arguments.answer_prefix});
-    check_text(questions.back().text, "the question");
+    check_bytes(questions.back().text, "the question");
   }
-  if (!arguments.answer_prefix.empty()) check_text(arguments.answer_prefix, "--answer-prefix");
+  if (!arguments.answer_prefix.empty()) check_bytes(arguments.answer_prefix, "--answer-prefix");
   if (!arguments.questions_json.empty()) {
     for (Question& question : read_questions_json(arguments.questions_json)) {
       if (question.prefix.empty()) question.prefix = arguments.answer_prefix;
@@ -281,6 +281,9 @@ int run(Arguments& arguments, const std::stop_token& stop) {
   bar.clear();
   AnsweringOptions& options = arguments.options;
   options.prompt = template_of(arguments, model);
+  for (const Question& question : questions) {  // the end of a prompt may be any bytes
+    if (!options.prompt.after.empty() || !question.prefix.empty()) check_text(question.text, "the question");
+  }
   if (arguments.show_prompts) show_prompts(model, documents, questions, options);
 
   Writer writer(arguments.json, questions.size() > 1);
@@ -433,6 +436,9 @@ Run add_generate(CLI::App& app) {
         int back = 0;
         heal_mode_from_name(text, back);
       }));
+  prompt("--unchecked", o.heal.unchecked, "P",
+         "Most of a healed mass, 0 to 1, that is not looked at; less takes more tokenisations [0.01]")
+      ->check(CLI::Range(0.0, 0.999));
   prompt("--questions", a.questions_json, "FILE", "JSON array of strings or of objects {question, prefix}")
       ->check(not_empty());
   flag("Prompt", "--show-prompts", a.show_prompts, "Print what the model is given (on standard error)");

@@ -53,6 +53,28 @@ TEST_F(Healed, GoesOnFromTheQuestionItself) {
   EXPECT_EQ(healing("It is at the brid")["mode"], "exact");
   EXPECT_GT(healing("It is at the brid")["branches"], 0);
   EXPECT_EQ(healing(" two spaces  ")["mode"], "exact");
+  const auto lines =
+      answered({"generate", "-m", tiny, "--template", "none", "--json", "-n", "1", "--unchecked", "0.0001", "the br"});
+  EXPECT_LE(lines.back()["summary"]["healing"]["unchecked_mass"], 0.0001);
+}
+
+TEST_F(Healed, TakesAnyBytesAtTheEnd) {
+  for (const std::string model : {"tiny-llama", "tiny-bpe", "tiny-gemma3"}) {
+    const std::string tiny = std::string(TUIQIAO_TEST_DATA) + "/models/" + model + ".gguf";
+    for (const std::string end : {"a \xE6\x9C", "\xFF\xFE", "caf\xE9 noir", "\xF0\x9F\x98"}) {
+      for (const std::string mode : {"exact", "one", "back=2", "off"}) {
+        SCOPED_TRACE(model + " " + mode + " " + testing::PrintToString(end));
+        const Arguments common{"-m", tiny, "--json", "-n", "3", "--heal", mode};
+        for (Arguments arguments : {Arguments{"generate", end, "--template", "none"},
+                                    Arguments{"generate", "Where?", "--answer-prefix", end}}) {
+          arguments.insert(arguments.end(), common.begin(), common.end());
+          const Result result = run(arguments);
+          EXPECT_EQ(result.code, 0) << result.err;
+          EXPECT_TRUE(json::parse(lines_of(result.out).back()).contains("summary"));
+        }
+      }
+    }
+  }
 }
 
 TEST_F(Healed, RefusesOtherModes) {

@@ -165,9 +165,10 @@ TEST_F(Cli, RefusesBadQuestions) {
   expect_refused(with({""}), kBadInput, {"question", "empty"});
   expect_refused(with({" \n"}), kBadInput, {"question", "white space"});
   expect_refused(with({"caf\xE9?"}), kBadInput, {"question", "not UTF-8 at byte 3"});
-  expect_refused(with({"Q", "--answer-prefix", "\xFF"}), kBadInput, {"--answer-prefix", "not UTF-8"});
+  expect_refused(with({"\xFF", "--answer-prefix", "It"}), kBadInput, {"question", "not UTF-8 at byte 0"});
+  expect_refused(with({"\xFF", "--answer-prefix", "It", "--template", "none"}), kBadInput, {"question", "not UTF-8"});
   expect_refused(with({"-"}), kBadInput, {"standard input", "empty"});
-  expect_refused(with({"-"}), kBadInput, {"standard input", "not UTF-8"}, {.input = "\xC3\x28\n"});
+  expect_refused(with({"-"}), kBadInput, {"question", "not UTF-8"}, {.input = "\xC3\x28\n"});
   expect_refused(with({"-", "-"}), kUsage, {"'-' stands twice"});
   expect_refused(with({two}), kUsage, {"two.txt", "--context"});  // --context *.txt
 }

@@ -13,6 +13,7 @@
 
 #include "split.h"
 #include "tuiqiao/error.h"
+#include "tuiqiao/text/coverings.h"
 #include "tuiqiao/text/nbce.h"
 
 namespace tuiqiao {
@@ -383,7 +384,7 @@ bool answer_one(const Engine& engine, const OpenPrompt& question, const Answerin
   const bool heals = options.heal.mode != HealMode::off && !question.text.empty();
   std::vector<Token> whole = question.tokens;
   if (!question.text.empty()) {
-    const std::vector<Token> end = vocabulary.tokenize(question.text);
+    const std::vector<Token> end = tokens_of_bytes(vocabulary, question.text);
     whole.insert(whole.end(), end.begin(), end.end());
   }
   std::optional<Recorder> recorder;

@@ -125,6 +125,12 @@ Coverings::Coverings(const Vocabulary& vocabulary, std::string_view text, Covers
   }
 }
 
+std::vector<Token> tokens_of_bytes(const Vocabulary& vocabulary, std::string_view text) {
+  if (may_become_valid(text) && unfinished_bytes(text) == 0) return vocabulary.tokenize(text);
+  ByteTokenizer tokenizer(vocabulary);
+  return tokenizer.spell(tokenizer.lead() + std::string(text));
+}
+
 Coverings::~Coverings() = default;
 
 std::int64_t Coverings::tokenisations() const { return tokenizer_->calls(); }

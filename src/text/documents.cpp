@@ -258,6 +258,8 @@ void check_text(std::string_view text, const std::string& name) {
   check_not_blank(text, name);
 }
 
+void check_bytes(std::string_view text, const std::string& name) { check_not_blank(text, name); }
+
 Document read_document(const fs::path& file) { return read_document_as(file, file.filename().string()); }
 
 std::vector<Document> read_document_folder(const fs::path& folder) {

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "tuiqiao/error.h"
+#include "tuiqiao/text/coverings.h"
 
 namespace tuiqiao {
 
@@ -97,7 +98,7 @@ OpenPrompt open_question_prompt(const PromptTemplate& prompt, const Vocabulary& 
 std::vector<Token> question_prompt(const PromptTemplate& prompt, const Vocabulary& vocabulary,
                                    std::string_view question, std::string_view prefix) {
   OpenPrompt open = open_question_prompt(prompt, vocabulary, question, prefix);
-  if (!open.text.empty()) append(open.tokens, vocabulary.tokenize(open.text));
+  if (!open.text.empty()) append(open.tokens, tokens_of_bytes(vocabulary, open.text));
   return open.tokens;
 }
 

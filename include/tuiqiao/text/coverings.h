@@ -102,6 +102,10 @@ class Coverings {
   std::map<std::vector<Token>, bool> begins_text_, ends_text_;  // verdicts
 };
 
+/// Tokens of bytes that need not be UTF-8, without healing: of UTF-8 text what the tokenizer makes of it.
+/// Throws: tuiqiao::Error as Coverings, where it is not.
+std::vector<Token> tokens_of_bytes(const Vocabulary& vocabulary, std::string_view text);
+
 /// Most token sequences that Covers::all goes through.
 inline constexpr std::size_t kMostSequences = 1 << 16;
 

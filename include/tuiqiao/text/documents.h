@@ -21,8 +21,8 @@ struct Document {
 
 /// What is asked of the documents.
 struct Question {
-  std::string text;
-  std::string prefix;  ///< what the answer begins with; may be empty
+  std::string text;    ///< UTF-8; where the prompt ends with it, any bytes
+  std::string prefix;  ///< what the answer begins with, any bytes; may be empty
 };
 
 inline constexpr std::size_t kMaxDocumentBytes = std::size_t{64} << 20;
@@ -31,6 +31,8 @@ inline constexpr std::size_t kMaxJsonBytes = std::size_t{256} << 20;
 /// Checks that `text` is UTF-8 and has a character that is no white space. `name` stands in the error.
 /// Throws: tuiqiao::Error "NAME: ..." with the position of the first byte, counted from 0, that begins no character.
 void check_text(std::string_view text, const std::string& name);
+/// The same of bytes that need not be UTF-8, as at the end of a prompt that is healed.
+void check_bytes(std::string_view text, const std::string& name);
 
 /// A file's whole text; a byte order mark at its start is dropped.
 /// Throws: tuiqiao::Error when it is no regular file or cannot be read, is empty, is not UTF-8, is larger than

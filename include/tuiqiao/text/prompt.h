@@ -36,7 +36,7 @@ std::vector<Token> empty_prompt(const PromptTemplate& prompt, const Vocabulary& 
 /// A prompt whose end is text that healing may cut: what the user gave after the last piece of the template.
 struct OpenPrompt {
   std::vector<Token> tokens;
-  std::string text;  ///< after them; may be empty
+  std::string text;  ///< after them; may be empty, and any bytes
 };
 /// As question_prompt, with the beginning of the answer left as text, or the question where the template has no
 /// `after`.
