@@ -309,12 +309,15 @@ class Audit {
       if (attempt.has_witness) return attempt;
       one.plain = true;
     }
+    ClassSolver solver(problem_, one.k, options_.solver, frame_.reach);
+    solver.add(one.rows);
     for (int step = 0;; ++step) {
-      Attempt attempt = solve_class(problem_, one.k, one.rows, options_.solver, frame_.reach, precise);
+      Attempt attempt = solver.solve(precise);
       if (!attempt.has_witness || step == kMostNearSteps) return attempt;
       const std::size_t before = one.rows.size();
       take_in(one, compare_exactly(problem_, one.k, attempt.z.data(), one.pool).violators);
       if (one.rows.size() == before) return attempt;
+      solver.add(std::span(one.rows).subspan(before));
     }
   }
 

@@ -134,44 +134,68 @@ void round_witness(const Problem& problem, std::vector<double>& z) {
 
 }  // namespace
 
-Attempt solve_class(const Problem& problem, std::int64_t k, const std::vector<std::int64_t>& rows, AuditSolver solver,
-                    double reach, bool precise) {
-  const std::size_t n = problem.columns();
-  const double bias_scale = problem.has_ball() ? problem.radius() : reach;
-  Points points(n);
-  std::vector<double> own(n), other(n);
-  problem.row(k, own.data());
+struct ClassSolver::State {
+  const Problem& problem;
+  AuditSolver solver;
+  double bias_scale, scale = 0;
+  std::vector<double> own;
+  Points points;
+  MinNorm found;  ///< of the points when it last solved
+
+  State(const Problem& all, std::int64_t k, AuditSolver how, double reach)
+      : problem(all),
+        solver(how),
+        bias_scale(all.has_ball() ? all.radius() : reach),
+        own(all.columns()),
+        points(all.columns()) {
+    problem.row(k, own.data());
+    if (!problem.has_bias()) return;
+    std::vector<double> up(own.size(), 0);
+    up.back() = 1;
+    points.add(kBiasGenerator, up);
+  }
+};
+
+ClassSolver::ClassSolver(const Problem& problem, std::int64_t k, AuditSolver solver, double reach)
+    : state_(std::make_unique<State>(problem, k, solver, reach)) {}
+ClassSolver::~ClassSolver() = default;
+
+void ClassSolver::add(std::span<const std::int64_t> rows) {
+  const std::size_t n = state_->own.size();
+  std::vector<double> differences(rows.size() * n);
   double largest = 0;
-  std::vector<double> differences;
-  for (const std::int64_t i : rows) {
-    problem.row(i, other.data());
-    for (std::size_t j = 0; j < n; ++j) other[j] = own[j] - other[j];
-    if (problem.has_bias()) other[n - 1] /= bias_scale;
-    largest = std::max(largest, length_of(other.data(), n));
-    differences.insert(differences.end(), other.begin(), other.end());
-  }
-  const double scale = largest > 0 ? 1 / largest : 1;
   for (std::size_t r = 0; r < rows.size(); ++r) {
-    for (std::size_t j = 0; j < n; ++j) other[j] = differences[r * n + j] * scale;
-    points.add(rows[r], other);
+    double* difference = differences.data() + r * n;
+    state_->problem.row(rows[r], difference);
+    for (std::size_t j = 0; j < n; ++j) difference[j] = state_->own[j] - difference[j];
+    if (state_->problem.has_bias()) difference[n - 1] /= state_->bias_scale;
+    largest = std::max(largest, length_of(difference, n));
   }
-  if (problem.has_bias()) {
-    std::fill(other.begin(), other.end(), 0);
-    other[n - 1] = 1;
-    points.add(kBiasGenerator, other);
+  if (state_->scale == 0 && largest > 0) state_->scale = 1 / largest;  // of the first rows; it is only to tame numbers
+  std::vector<double> point(n);
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    for (std::size_t j = 0; j < n; ++j) point[j] = differences[r * n + j] * state_->scale;
+    state_->points.add(rows[r], point);
   }
+}
+
+Attempt ClassSolver::solve(bool precise) {
+  const Problem& problem = state_->problem;
+  Points& points = state_->points;
+  MinNorm& found = state_->found;
+  const std::size_t n = state_->own.size();
   Attempt attempt;
   if (points.size() == 0) {
     attempt.has_witness = true;
-    attempt.z = own;
+    attempt.z = state_->own;
     return attempt;
   }
-  MinNorm found;
-  std::vector<double> z;
+  std::vector<double> z, tangent(n);
   for (int tangents = 0;; ++tangents) {
     const int count = static_cast<int>(points.size());
-    found = solver == AuditSolver::frank_wolfe ? frank_wolfe(points.gram(), count)
-                                               : min_norm_point(points.gram(), count, points.values(), n);
+    found = state_->solver == AuditSolver::frank_wolfe
+                ? frank_wolfe(points.gram(), count)
+                : min_norm_point(points.gram(), count, points.values(), n, found);
     if (found.is_zero) break;
     z = points.combination(found);
     if (!problem.has_ball() || tangents == kMostTangents) break;
@@ -181,9 +205,9 @@ Attempt solve_class(const Problem& problem, std::int64_t k, const std::vector<st
     }
     const double length = length_of(z.data(), n - 1);
     if (z[n - 1] - length >= 0.25 * found.squared && z[n - 1] > length * (1 + 1e-6)) break;
-    for (std::size_t j = 0; j + 1 < n; ++j) other[j] = length > 0 ? -z[j] / length : 0;
-    other[n - 1] = 1;
-    points.add(kTangent, other);
+    for (std::size_t j = 0; j + 1 < n; ++j) tangent[j] = length > 0 ? -z[j] / length : 0;
+    tangent[n - 1] = 1;
+    points.add(kTangent, tangent);
   }
   if (found.is_zero && problem.has_ball() && !points.are_below(found)) points.lower(found);
   if (found.is_zero) {
@@ -199,7 +223,7 @@ Attempt solve_class(const Problem& problem, std::int64_t k, const std::vector<st
   attempt.z = std::move(z);
   const double longest = length_of(attempt.z.data(), n);
   for (double& entry : attempt.z) entry /= longest;
-  if (problem.has_bias()) attempt.z[n - 1] /= bias_scale;
+  if (problem.has_bias()) attempt.z[n - 1] /= state_->bias_scale;
   if (!precise) round_witness(problem, attempt.z);
   return attempt;
 }

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "audit/problem.h"
@@ -15,10 +17,24 @@ struct Attempt {
   std::vector<double> weights;     ///< weights keep it below in the ball
 };
 
-/// The vector that leads `rows` by the most for its length: the shortest vector of the hull of the differences
-/// x_k - x_i, where biases count with the condition z_n > 0 or, in a ball, tangents of its cone as far as needed.
-/// `reach` scales the bias column. Cost: O(r^2 n) for r rows.
-Attempt solve_class(const Problem& problem, std::int64_t k, const std::vector<std::int64_t>& rows, AuditSolver solver,
-                    double reach, bool precise);
+/// The vector that leads the rows taken in by the most for its length: the shortest vector of the hull of the
+/// differences x_k - x_i, where biases count with the condition z_n > 0 or, in a ball, tangents of its cone as far as
+/// needed. What was found before more rows came is where it starts from.
+/// Cost: O(r n) for each of r rows taken in, O(r s) for each of the steps to a support of s.
+class ClassSolver {
+ public:
+  /// `reach` scales the bias column. Keeps a reference to `problem`.
+  ClassSolver(const Problem& problem, std::int64_t k, AuditSolver solver, double reach);
+  ~ClassSolver();
+  ClassSolver(const ClassSolver&) = delete;
+  ClassSolver& operator=(const ClassSolver&) = delete;
+
+  void add(std::span<const std::int64_t> rows);
+  Attempt solve(bool precise);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace tuiqiao::auditing

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "audit/min_norm.h"
 #include "audit/problem.h"
 
 namespace tuiqiao::auditing {
@@ -30,6 +31,7 @@ class HullWitness {
   const Problem& problem_;
   const std::vector<double>& factor_;
   std::vector<double> own_, points_, gram_;
+  MinNorm found_;  ///< of the points when they were last solved
   double lead_ = 1;
   double reach_ = 0;       ///< length that differences of rows are brought to
   std::size_t known_ = 0;  ///< points whose products are in gram_

@@ -161,7 +161,8 @@ class Shortlist {
 
 }  // namespace
 
-MinNorm min_norm_point(const std::vector<double>& gram, int count, const double* points, std::size_t columns) {
+MinNorm min_norm_point(const std::vector<double>& gram, int count, const double* points, std::size_t columns,
+                       const MinNorm& start) {
   const auto n = static_cast<std::size_t>(count);
   const auto at = [&](int i, int j) { return gram[static_cast<std::size_t>(i) * n + static_cast<std::size_t>(j)]; };
   double scale = 0;
@@ -179,9 +180,25 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
     return result;
   }
   Factor factor(std::min(n, columns + 1));  // no more points are affinely independent
-  std::vector<int> support{first};
-  std::vector<double> weights{1};
-  factor.add({}, 1 + at(first, first) / scale);
+  std::vector<int> support;
+  std::vector<double> weights;
+  const auto join = [&](int next) {
+    std::vector<double> products(support.size());
+    for (std::size_t s = 0; s < support.size(); ++s) products[s] = 1 + at(next, support[s]) / scale;
+    if (!factor.add(products, 1 + at(next, next) / scale)) return false;
+    support.push_back(next);
+    weights.push_back(0);
+    return true;
+  };
+  double total = 0;
+  for (const int s : start.support) {
+    if (join(s)) total += weights.back() = start.weights[static_cast<std::size_t>(s)];
+  }
+  if (support.empty()) {
+    join(first);
+    total = weights.back() = 1;
+  }
+  for (double& w : weights) w /= total;
   Shortlist shortlist(gram, n);
   const int steps = 20 * count + 100;
   for (int step = 0; step < steps; ++step) {
@@ -201,14 +218,10 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
       if (whole) break;  // rounding has the last word
       continue;
     }
-    std::vector<double> products(support.size());
-    for (std::size_t s = 0; s < support.size(); ++s) products[s] = 1 + at(next, support[s]) / scale;
-    if (!factor.add(products, 1 + at(next, next) / scale)) {
+    if (!join(next)) {
       if (whole) break;
       continue;
     }
-    support.push_back(next);
-    weights.push_back(0);
     // Towards the shortest vector of the affine hull, dropping points whose weight would turn negative on the way.
     for (;;) {
       const std::vector<double> wanted = factor.weights();
