@@ -25,6 +25,12 @@ using test::random_texts;
 using test::TableDecoder;
 using test::TextDistribution;
 
+// Sanitizers look for other things than chances.
+#ifdef __SANITIZE_ADDRESS__
+constexpr int kDraws = 5000;
+#else
+constexpr int kDraws = 100000;
+#endif
 constexpr double kSumError = 1e-12;
 constexpr double kChainError = 1e-6;
 
@@ -277,7 +283,7 @@ TEST_P(Healing, DrawsCoveringsByTheirProbability) {
   int cases = 0;
   for_each_start([&](const World& world, TableDecoder& decoder, const std::string& start) {
     if (cases++ % 9 != 0) return;
-    expect_draws(world.learnt, world.distribution, decoder, start, 1, 100000);
+    expect_draws(world.learnt, world.distribution, decoder, start, 1, kDraws);
   });
 }
 
@@ -333,7 +339,7 @@ TEST_P(Healing, LeavesOutWhatNoTokenizerMakes) {
 
     if (with_wrong > 3) return;
     for (const double temperature : {1.0, 0.5, 0.05})
-      expect_draws(world.learnt, world.distribution, decoder, start, temperature, 10000);
+      expect_draws(world.learnt, world.distribution, decoder, start, temperature, kDraws / 10);
   };
   for_each_start(check, kLeak);
   EXPECT_GT(with_wrong, 4);
