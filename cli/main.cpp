@@ -5,17 +5,15 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <map>
-#include <new>
-#include <sstream>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "commands.h"
+#include "program.h"
 #include "terminal.h"
-#include "tuiqiao/error.h"
 
 namespace {
 
@@ -40,17 +38,6 @@ const std::map<std::string, std::string> kTorchCommands{
     {"torch-info", "Print what tensor operations run on"},
 #endif
 };
-
-/// What a function complains of, without its name: "[Pooler] beta = 2" as "beta = 2".
-std::string complaint(std::string_view what) {
-  const std::size_t name = what.starts_with('[') ? what.find("] ") : std::string_view::npos;
-  return std::string(name == std::string_view::npos ? what : what.substr(name + 2));
-}
-
-int say(int code, const std::string& what) {
-  tell(fmt::format("tuiqiao: {}\n", one_line(what)));
-  return code;
-}
 
 /// Becomes tuiqiao-torch, which lies beside this program or in libexec. Returns only when it cannot.
 int execute_torch(char** argv) {
@@ -106,28 +93,9 @@ int run(int argc, char** argv) {
     return say(kUsage,
                fmt::format("unknown {} '{}' (see --help)", first.starts_with('-') ? "option" : "command", first));
   }
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    std::ostringstream text;
-    app.exit(help, text, text);
-    print(text.str());
-    return kDone;
-  } catch (const CLI::ParseError& error) {
-    return say(kUsage, fmt::format("{} (see --help)", error.what()));
-  }
+  if (const auto code = parse_arguments(app, argc, argv)) return *code;
   const std::stop_token stop = stop_on_signal();
-  try {
-    return commands.at(app.get_subcommands().front())(stop);
-  } catch (const tuiqiao::Interrupted&) {
-    return say(kInterrupted, "interrupted");
-  } catch (const tuiqiao::Error& error) {
-    return say(kBadInput, error.what());
-  } catch (const std::invalid_argument& error) {
-    return say(kUsage, complaint(error.what()) + " (see --help)");
-  } catch (const std::bad_alloc&) {
-    return say(kBadInput, "out of memory");
-  }
+  return carry_out([&] { return commands.at(app.get_subcommands().front())(stop); });
 }
 
 }  // namespace

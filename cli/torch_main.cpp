@@ -3,30 +3,16 @@
 
 #include <CLI/CLI.hpp>
 #include <exception>
-#include <new>
-#include <sstream>
-#include <stdexcept>
 #include <string_view>
 
 #include "diffusion_commands.h"
+#include "program.h"
 #include "terminal.h"
-#include "tuiqiao/error.h"
 #include "tuiqiao/torch.h"
 
 namespace {
 
 using namespace tuiqiao::cli;
-
-int say(int code, std::string_view what) {
-  tell(fmt::format("tuiqiao: {}\n", one_line(what)));
-  return code;
-}
-
-/// What a function complains of, without its name.
-std::string_view complaint(std::string_view what) {
-  const std::size_t name = what.starts_with('[') ? what.find("] ") : std::string_view::npos;
-  return name == std::string_view::npos ? what : what.substr(name + 2);
-}
 
 int print_system(int threads) {
   tuiqiao::set_torch_threads(threads);
@@ -46,29 +32,10 @@ int run(int argc, char** argv) {
   info->footer("Examples:\n  tuiqiao torch-info\n  tuiqiao torch-info --threads 2");
   CLI::App* diffusion = app.add_subcommand("diffusion", "Train and sample diffusion models of images");
   const Run run_diffusion = add_diffusion(*diffusion);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    std::ostringstream text;
-    app.exit(help, text, text);
-    print(text.str());
-    return kDone;
-  } catch (const CLI::ParseError& error) {
-    return say(kUsage, fmt::format("{} (see --help)", error.what()));
-  }
+  if (const auto code = parse_arguments(app, argc, argv)) return *code;
   if (info->parsed()) return print_system(threads);
   const std::stop_token stop = stop_on_signal();
-  try {
-    return run_diffusion(stop);
-  } catch (const tuiqiao::Interrupted&) {
-    return say(kInterrupted, "interrupted");
-  } catch (const tuiqiao::Error& error) {
-    return say(kBadInput, error.what());
-  } catch (const std::invalid_argument& error) {
-    return say(kUsage, fmt::format("{} (see --help)", complaint(error.what())));
-  } catch (const std::bad_alloc&) {
-    return say(kBadInput, "out of memory");
-  }
+  return carry_out([&] { return run_diffusion(stop); });
 }
 
 }  // namespace

@@ -1,0 +1,57 @@
+#include "program.h"
+
+#include <fmt/format.h>
+
+#include <new>
+#include <sstream>
+#include <stdexcept>
+
+#include "terminal.h"
+#include "tuiqiao/error.h"
+
+namespace tuiqiao::cli {
+
+namespace {
+
+/// What a function complains of, without its name: "[Pooler] beta = 2" as "beta = 2".
+std::string_view complaint(std::string_view what) {
+  const std::size_t name = what.starts_with('[') ? what.find("] ") : std::string_view::npos;
+  return name == std::string_view::npos ? what : what.substr(name + 2);
+}
+
+}  // namespace
+
+int say(int code, std::string_view what) {
+  tell(fmt::format("tuiqiao: {}\n", one_line(what)));
+  return code;
+}
+
+std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    std::ostringstream text;
+    app.exit(help, text, text);
+    print(text.str());
+    return kDone;
+  } catch (const CLI::ParseError& error) {
+    return say(kUsage, fmt::format("{} (see --help)", error.what()));
+  }
+  return std::nullopt;
+}
+
+int carry_out(const std::function<int()>& command) {
+  try {
+    return command();
+  } catch (const Interrupted&) {
+    return say(kInterrupted, "interrupted");
+  } catch (const Error& error) {
+    return say(kBadInput, error.what());
+  } catch (const std::invalid_argument& error) {
+    return say(kUsage, fmt::format("{} (see --help)", complaint(error.what())));
+  } catch (const std::bad_alloc&) {
+    return say(kBadInput, "out of memory");
+  }
+}
+
+}  // namespace tuiqiao::cli

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <optional>
+#include <string_view>
+
+// What the programs tuiqiao and tuiqiao-torch have in common.
+
+namespace tuiqiao::cli {
+
+/// Tells the user what went wrong, in one line; returns `code`.
+int say(int code, std::string_view what);
+
+/// Reads the arguments; the exit code where there is nothing more to do, for help or a mistake.
+std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv);
+
+/// Carries a command out; what it throws of what commands are known to throw becomes a line and an exit code.
+int carry_out(const std::function<int()>& command);
+
+}  // namespace tuiqiao::cli
