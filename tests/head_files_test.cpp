@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -81,7 +83,9 @@ TEST_F(HeadFiles, ReadsArrays) {
 /// A zip file of stored members, as numpy.savez writes it.
 std::string stored(const std::map<std::string, std::string>& members) {
   const auto number = [](std::uint64_t value, std::size_t size) {
-    return std::string(reinterpret_cast<const char*>(&value), size);
+    std::string bytes(size, '\0');
+    std::memcpy(bytes.data(), &value, std::min(size, sizeof value));
+    return bytes;
   };
   std::string bytes, list;
   for (const auto& [name, content] : members) {

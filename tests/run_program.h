@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <fstream>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -27,13 +28,14 @@ using Clock = std::chrono::steady_clock;
 inline constexpr std::chrono::seconds kLimit{120};
 
 struct Surroundings {
-  std::string input{};                                           ///< on standard input, which ends after it
-  bool keep_input_open = false;                                  ///< instead: it never ends
-  bool terminal = false;                                         ///< standard output and error are terminals
-  std::string output{};                                          ///< a file that standard output goes to; "-" closes it
-  bool close_output = false;                                     ///< the reader goes away after the first bytes
-  rlim_t file_limit = RLIM_INFINITY;                             ///< no file may become larger, as on a full disk
-  std::function<bool(const std::string& out)> interrupt_when{};  ///< asked every few milliseconds; sends a signal once
+  std::string input{};                ///< on standard input, which ends after it
+  bool keep_input_open = false;       ///< instead: it never ends
+  bool terminal = false;              ///< standard output and error are terminals
+  std::string output{};               ///< a file that standard output goes to; "-" closes it
+  bool close_output = false;          ///< the reader goes away after the first bytes
+  rlim_t file_limit = RLIM_INFINITY;  ///< no file may become larger, as on a full disk
+  /// Asked every few milliseconds once the program catches SIGINT; sends a signal once.
+  std::function<bool(const std::string& out)> interrupt_when{};
   int interrupt_by = SIGINT;
 };
 
@@ -98,6 +100,15 @@ inline bool take(int descriptor, std::string& into) {
   return got > 0;
 }
 
+/// Whether a process has set its own answer to SIGINT: before, it would just die, however slowly it starts.
+inline bool catches_interrupts(pid_t process) {
+  std::ifstream status("/proc/" + std::to_string(process) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("SigCgt:")) return (std::stoull(line.substr(7), nullptr, 16) >> (SIGINT - 1) & 1) != 0;
+  }
+  return false;
+}
+
 inline Result run(const Arguments& arguments, const Surroundings& around = {}) {
   Channel in = Channel::pipe(true);
   Channel out = around.terminal ? Channel::terminal() : Channel::pipe();
@@ -122,7 +133,7 @@ inline Result run(const Arguments& arguments, const Surroundings& around = {}) {
     if (files[0].revents != 0 && !take(out.parent, result.out)) close_once(out.parent);
     if (files[1].revents != 0 && !take(err.parent, result.err)) close_once(err.parent);
     if (around.close_output && !result.out.empty()) close_once(out.parent);
-    if (!interrupted && around.interrupt_when && around.interrupt_when(result.out)) {
+    if (!interrupted && around.interrupt_when && catches_interrupts(child) && around.interrupt_when(result.out)) {
       ::kill(child, around.interrupt_by);
       interrupted = true;
     }
