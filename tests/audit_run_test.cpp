@@ -179,6 +179,18 @@ OutputHead whole_number_head(std::uint64_t seed, std::int64_t rows, std::int64_t
   return head;
 }
 
+// The active set's last vertices have weights of 1e-11, which rounding drowns: they must be exchanged for others.
+TEST(AuditRun, ProvesRowsDeepInsideInManyColumns) {
+  const FlatHead flat(6000, 1024);
+  AuditOptions options;
+  options.ids = {flat.trained, flat.trained + 1};
+  for (const ClassVerdict& verdict : audit(flat.head, options).verdicts) {
+    EXPECT_EQ(verdict.verdict, Verdict::unargmaxable) << verdict.i;
+    EXPECT_EQ(verdict.proof, "simplex");
+    EXPECT_EQ(verdict.rows.size(), 1025U);
+  }
+}
+
 TEST(AuditRun, AgreesWithQhull) {
   std::ifstream in(TUIQIAO_TEST_DATA "/audit_qhull.json");
   const nlohmann::json cases = nlohmann::json::parse(in);

@@ -8,6 +8,7 @@
 #include "audit/exact.h"
 #include "audit/min_norm.h"
 #include "audit/prove.h"
+#include "audit/simplex.h"
 
 namespace tuiqiao::auditing {
 
@@ -117,7 +118,7 @@ class Points {
   }
   std::int64_t name(std::size_t i) const { return names_[i]; }
   std::size_t size() const { return names_.size(); }
-  const double* values() const { return values_.data(); }
+  const std::vector<double>& values() const { return values_; }
 
  private:
   std::size_t columns_, known_ = 0;
@@ -195,7 +196,7 @@ Attempt ClassSolver::solve(bool precise) {
     const int count = static_cast<int>(points.size());
     found = state_->solver == AuditSolver::frank_wolfe
                 ? frank_wolfe(points.gram(), count)
-                : min_norm_point(points.gram(), count, points.values(), n, found);
+                : min_norm_point(points.gram(), count, points.values().data(), n, problem.dimension(), found);
     if (found.is_zero) break;
     z = points.combination(found);
     if (!problem.has_ball() || tangents == kMostTangents) break;
@@ -210,6 +211,7 @@ Attempt ClassSolver::solve(bool precise) {
     points.add(kTangent, tangent);
   }
   if (found.is_zero && problem.has_ball() && !points.are_below(found)) points.lower(found);
+  if (found.is_zero && !problem.has_ball()) widen_simplex(points.values(), n, problem.dependent_column(), found);
   if (found.is_zero) {
     for (const int s : found.support) {
       const std::int64_t name = points.name(static_cast<std::size_t>(s));

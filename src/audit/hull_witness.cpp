@@ -88,7 +88,7 @@ std::vector<double> HullWitness::solve() {
   known_ = count;
   double longest = 0;
   for (std::size_t i = 0; i < count; ++i) longest = std::max(longest, gram_[i * count + i]);
-  found_ = min_norm_point(gram_, static_cast<int>(count), points_.data(), n, found_);
+  found_ = min_norm_point(gram_, static_cast<int>(count), points_.data(), n, problem_.dimension(), found_);
   const MinNorm& found = found_;
   lead_ = gram_[0] > 0 ? std::sqrt(found.squared / gram_[0]) : 0;
   if (found.is_zero || !(found.squared > kNearOrigin * longest)) return {};

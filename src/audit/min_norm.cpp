@@ -162,7 +162,7 @@ class Shortlist {
 }  // namespace
 
 MinNorm min_norm_point(const std::vector<double>& gram, int count, const double* points, std::size_t columns,
-                       const MinNorm& start) {
+                       std::size_t rank, const MinNorm& start) {
   const auto n = static_cast<std::size_t>(count);
   const auto at = [&](int i, int j) { return gram[static_cast<std::size_t>(i) * n + static_cast<std::size_t>(j)]; };
   double scale = 0;
@@ -208,7 +208,7 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
       std::vector<double> h = products_of(gram, n, support, weights);
       result.squared = squared_of(support, weights, h);
       if (result.squared <= kShort * scale) h = near_products_of(points, columns, n, support, weights, result.squared);
-      result.is_zero = result.squared <= kZero * scale;
+      result.is_zero = result.squared <= kZero * scale || support.size() > rank;
       listed = static_cast<int>(std::min_element(h.begin(), h.end()) - h.begin());
       if (result.is_zero || h[static_cast<std::size_t>(*listed)] >= result.squared * (1 - kConverged)) break;
       shortlist.fill(h, result.squared);

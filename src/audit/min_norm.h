@@ -17,9 +17,10 @@ struct MinNorm {
 /// products are taken from the points, since the Gram matrix holds no digits of such short vectors.
 /// Cost: O(n s + s^2) a step for a support of s, about as many steps as the support has points.
 /// Source: P. Wolfe, Finding the nearest point in a polytope, Mathematical Programming 11 (1976).
+/// `rank`: columns that do not follow from the others; a simplex of one point more holds the origin.
 /// `start`: what was found for the first of the points, if anything; only its support and their weights count.
 MinNorm min_norm_point(const std::vector<double>& gram, int n, const double* points, std::size_t columns,
-                       const MinNorm& start = {});
+                       std::size_t rank, const MinNorm& start = {});
 
 /// The same by Frank-Wolfe with exact line search, as the article solves it: slow to converge, cheap a step.
 /// Stops after `steps`, or as soon as the vector has a positive product with every point.

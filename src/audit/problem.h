@@ -33,6 +33,8 @@ class Problem {
   bool has_ball() const { return ball_; }
   /// Rows lie in the hyperplane sum = 0 of the columns before the bias.
   bool centred() const { return centred_; }
+  /// Of centred rows the last column before the bias follows from the others; otherwise columns(), none does.
+  std::size_t dependent_column() const { return centred_ ? columns_ - (has_bias() ? 2 : 1) : columns_; }
   /// Largest number of independent differences of rows that is possible.
   std::size_t dimension() const { return columns_ - (centred_ ? 1 : 0); }
   /// The ball's radius, squared and exact.

@@ -24,8 +24,7 @@ struct Vertices {
 
 Vertices vertices_of(const Problem& problem, std::int64_t k, std::span<const std::int64_t> rows) {
   const std::size_t columns = problem.columns(), n = problem.dimension() + 1;
-  // Of centred rows the last column before the bias follows from the others.
-  const std::size_t dropped = problem.centred() ? columns - (problem.has_bias() ? 2 : 1) : columns;
+  const std::size_t dropped = problem.dependent_column();
   Vertices made{n, std::vector<double>(n * n), std::vector<double>(n)};
   std::vector<double> own(columns), other(columns);
   const double own_error = problem.row(k, own.data());
