@@ -14,8 +14,8 @@
 #include "file_output.h"
 #include "npy.h"
 #include "timing.h"
+#include "tuiqiao/diffusion/ancestral.h"
 #include "tuiqiao/diffusion/model.h"
-#include "tuiqiao/diffusion/samplers.h"
 #include "tuiqiao/diffusion/unet.h"
 
 extern char** environ;

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tuiqiao/diffusion/ancestral.h"
 #include "tuiqiao/diffusion/denoiser.h"
-#include "tuiqiao/diffusion/samplers.h"
 #include "tuiqiao/diffusion/schedule.h"
 
 namespace tuiqiao {

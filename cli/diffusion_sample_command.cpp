@@ -14,8 +14,8 @@
 #include "file_output.h"
 #include "npy.h"
 #include "terminal.h"
+#include "tuiqiao/diffusion/ancestral.h"
 #include "tuiqiao/diffusion/images.h"
-#include "tuiqiao/diffusion/samplers.h"
 #include "tuiqiao/error.h"
 
 namespace tuiqiao::cli {

@@ -6,7 +6,7 @@
 #include <map>
 #include <stdexcept>
 
-#include "tuiqiao/diffusion/samplers.h"
+#include "tuiqiao/diffusion/ancestral.h"
 
 namespace tuiqiao {
 namespace {

@@ -13,7 +13,7 @@
 #include <stdexcept>
 
 #include "safetensors.h"
-#include "tuiqiao/diffusion/samplers.h"
+#include "tuiqiao/diffusion/ancestral.h"
 #include "tuiqiao/diffusion/unet.h"
 
 namespace tuiqiao {

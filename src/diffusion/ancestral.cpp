@@ -1,11 +1,11 @@
+#include "tuiqiao/diffusion/ancestral.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <utility>
-
-#include "tuiqiao/diffusion/samplers.h"
 
 namespace tuiqiao {
 

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "tuiqiao/diffusion/ancestral.h"
 #include "tuiqiao/diffusion/denoiser.h"
-#include "tuiqiao/diffusion/samplers.h"
 #include "tuiqiao/diffusion/unet.h"
 
 namespace tuiqiao {
