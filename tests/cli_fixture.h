@@ -66,10 +66,10 @@ class Cli : public testing::Test {
     return path(fmt::format("many{}", count));
   }
   /// `count` words of the tiny vocabularies.
-  static std::string words(int count) {
+  static std::string words(std::int64_t count) {
     constexpr const char* kWords[] = {"water", "bridge", "station", "heron", "river", "keeper", "lease", "night."};
     std::string text;
-    for (int i = 0; i < count; ++i) text += fmt::format("{}{}", i == 0 ? "" : " ", kWords[(i * i + i / 3) % 8]);
+    for (std::int64_t i = 0; i < count; ++i) text += fmt::format("{}{}", i == 0 ? "" : " ", kWords[(i * i + i / 3) % 8]);
     return text;
   }
 

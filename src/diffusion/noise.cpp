@@ -1,7 +1,12 @@
 #include "tuiqiao/diffusion/noise.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <stdexcept>
+#include <vector>
 
 namespace tuiqiao {
 
@@ -53,6 +58,75 @@ NoiseSource image_noise(std::uint64_t seed, std::uint64_t first, std::int64_t si
     for (std::size_t i = 0; i * width < values.size(); ++i)
       fill_normal(seed, first + i, draw, values.subspan(i * width, width));
   };
+}
+
+namespace {
+
+/// W at places of [0, 1] of every row's path; W(0) = 0.
+class Paths {
+ public:
+  Paths(std::uint64_t seed, std::uint64_t first, std::int64_t size)
+      : seed_(seed), first_(first), size_(static_cast<std::size_t>(size)) {}
+
+  void at(double place, std::span<double> values) {
+    std::vector<double> low(values.size(), 0), high(values.size()), middle(values.size());
+    draw(0, high);
+    double from = 0, to = 1;
+    // Nodes of the tree are numbered 1, 2 and 3, 4 to 7, ...; draw 0 is the right end.
+    std::uint64_t node = 1;
+    for (int level = 0; level < kLevels && place != from && place != to; ++level) {
+      draw(node, middle);
+      const double deviation = std::sqrt((to - from) / 4), half = (from + to) / 2;
+      for (std::size_t i = 0; i < middle.size(); ++i) middle[i] = (low[i] + high[i]) / 2 + deviation * middle[i];
+      const bool right = place > half;
+      (right ? low : high).swap(middle);
+      (right ? from : to) = half;
+      node = 2 * node + (right ? 1 : 0);
+    }
+    const double part = (place - from) / (to - from);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = low[i] + part * (high[i] - low[i]);
+  }
+
+ private:
+  static constexpr int kLevels = 16;
+
+  void draw(std::uint64_t node, std::span<double> values) const {
+    constexpr std::uint64_t kPaths = std::uint64_t{1} << 31;  // apart from the draws of samplers
+    image_noise(seed_, first_, static_cast<std::int64_t>(size_))(kPaths + node, values);
+  }
+
+  std::uint64_t seed_, first_;
+  std::size_t size_;
+};
+
+}  // namespace
+
+NoisePath brownian_path(std::uint64_t seed, std::uint64_t first, std::int64_t size, double sigma_min,
+                        double sigma_max) {
+  if (!(sigma_min > 0 && sigma_min < sigma_max && std::isfinite(sigma_max)))
+    throw std::invalid_argument(fmt::format("[brownian_path] sigmas from {} to {}", sigma_min, sigma_max));
+  struct Known {
+    double place = -1;
+    std::vector<double> values;
+  };
+  const double low = std::log(sigma_min), range = std::log(sigma_max) - low;
+  const auto place_of = [=](double sigma) { return std::clamp((std::log(sigma) - low) / range, 0.0, 1.0); };
+  return
+      [=, paths = Paths(seed, first, size), last = Known()](double from, double to, std::span<double> values) mutable {
+        const double start = place_of(from), end = place_of(to);
+        if (last.place != start || last.values.size() != values.size()) {
+          last.values.resize(values.size());
+          paths.at(start, last.values);
+        }
+        paths.at(end, values);
+        const double scale = 1 / std::sqrt(std::abs(end - start));
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          const double here = values[i];
+          values[i] = end == start ? 0 : scale * (here - last.values[i]);
+          last.values[i] = here;
+        }
+        last.place = end;
+      };
 }
 
 }  // namespace tuiqiao

@@ -59,6 +59,14 @@ double Schedule::step_of(double sigma) const {
   return std::abs(step - nearest) < 1e-9 ? nearest : step;
 }
 
+double Schedule::sigma_at(double step) const {
+  step = std::clamp(step, 1.0, static_cast<double>(steps()));
+  const auto below = std::min(static_cast<std::size_t>(step), log_sigma_.size() - 1);
+  const double part = step - static_cast<double>(below);
+  if (part == 0) return sigma(static_cast<int>(below));
+  return std::exp(log_sigma_[below] + part * (log_sigma_[below + 1] - log_sigma_[below]));
+}
+
 namespace {
 
 constexpr std::pair<BetaSchedule, std::string_view> kBetaNames[] = {

@@ -25,4 +25,13 @@ using NoiseSource = std::function<void(std::uint64_t draw, std::span<double> val
 /// Shapes: the values are rows of `size`.
 NoiseSource image_noise(std::uint64_t seed, std::uint64_t first, std::int64_t size);
 
+/// Fills a batch with the increments of its rows' Brownian paths between two sigmas, over their standard deviation.
+using NoisePath = std::function<void(double from, double to, std::span<double> values)>;
+
+/// A Brownian path in log sigma for each row, the same on every grid: halves of [sigma_min, sigma_max] by Levy's
+/// construction, straight lines below 2^-16 of it. One that goes along a grid looks each sigma up once.
+/// Domain: 0 < sigma_min < sigma_max; sigmas outside are taken for the nearest end.
+/// Throws: std::invalid_argument "[brownian_path] ...". Cost: 16 numbers a number.
+NoisePath brownian_path(std::uint64_t seed, std::uint64_t first, std::int64_t size, double sigma_min, double sigma_max);
+
 }  // namespace tuiqiao

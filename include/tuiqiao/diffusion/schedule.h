@@ -32,6 +32,8 @@ class Schedule {
   /// The step whose sigma this is; between steps linear in log sigma, beyond them the nearest step, 1 or T.
   /// Error: sigma(t) gives t exactly. Domain: sigma >= 0.
   double step_of(double sigma) const;
+  /// The other way: sigma at a step or between two. Domain: 1 <= step <= T; beyond, the nearest.
+  double sigma_at(double step) const;
 
  private:
   explicit Schedule(std::vector<double> log_signal_squared);
