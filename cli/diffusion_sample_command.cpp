@@ -11,6 +11,7 @@
 
 #include "diffusion_commands.h"
 #include "diffusion_model.h"
+#include "diffusion_sampler_options.h"
 #include "file_output.h"
 #include "npy.h"
 #include "terminal.h"
@@ -26,22 +27,28 @@ using nlohmann::ordered_json;
 
 constexpr const char* kExamples = R"(Examples:
   tuiqiao diffusion sample --model models/fashion -n 64 --steps 50 --grid clothes.png
+  tuiqiao diffusion sample --model models/fashion -n 64 --sampler dpmpp-2m --schedule karras --steps 10 --grid few.png
   tuiqiao diffusion sample --model analytic:mixture.json -n 1000 --steps 1000 --variance beta --noise-in-last-step
+  tuiqiao diffusion sample --model analytic:mixture.json -n 8 --sampler unipc --schedule log_sigma --steps 40 --sigma-min 0.1
 Samples lie in [-1, 1] as the network saw its data. Image i has noise of its own, a function of the seed and i, so that
-neither -n nor --batch changes it (but for the rounding of the network).)";
+neither -n nor --batch changes it (but for the rounding of the network); the adaptive sampler alone chooses its steps for
+a whole batch. Samples stopped at --sigma-min are in the variables x / A. --clip is the model's own for the ancestral
+sampler, and 0 for the others, which it would take their order.)";
 
 struct Arguments {
   ModelArguments model;
+  SamplerArguments sampler;
   std::int64_t count = 64, batch = 64;
-  int steps = 50, scale = 2;
+  int scale = 2;
   std::uint64_t seed = 0, first = 0;
-  std::string variance, spacing, initial_noise, out, grid, trajectory, data;
+  std::string variance, initial_noise, out, grid, trajectory, data;
   std::int64_t variance_images = 512;
   double clip = -1;
   bool noise_in_last_step = false, as_json = false;
   DeviceArguments device;
 };
 
+constexpr const char* kAncestral = "ancestral";
 constexpr int kTrajectoryImages = 8, kTrajectoryColumns = 10;
 
 class SampleRun {
@@ -54,11 +61,11 @@ class SampleRun {
     model_.emplace(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !(a_.grid.empty() && a_.trajectory.empty()))
       throw std::invalid_argument("--grid and --trajectory show images, which an analytic model has not");
-    options_.variance = a_.variance.empty() ? model_->variance : variance_from_name(a_.variance);
-    options_.clip = a_.clip < 0 ? model_->clip : a_.clip;
-    options_.noise_in_last_step = a_.noise_in_last_step;
-    steps_ = strided_steps(model_->schedule.steps(), a_.steps,
-                           a_.spacing.empty() ? model_->spacing : spacing_from_name(a_.spacing));
+    if (is_ancestral()) {
+      settle_ancestral();
+    } else {
+      settle_sampler();
+    }
     initial_noise();
     estimate_variances();
     for (std::int64_t from = 0; from < a_.count; from += a_.batch) sample(from, std::min(a_.batch, a_.count - from));
@@ -71,6 +78,26 @@ class SampleRun {
   static void check_writable(const std::string& file) {
     const std::string problem = file.empty() ? "" : why_not_writable(file);
     if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", file, problem));
+  }
+
+  bool is_ancestral() const { return a_.sampler.sampler == kAncestral; }
+
+  void settle_ancestral() {
+    if (a_.sampler.schedule != "steps")
+      throw std::invalid_argument("--schedule: the ancestral sampler takes the process's own steps");
+    options_.variance = a_.variance.empty() ? model_->variance : variance_from_name(a_.variance);
+    options_.clip = a_.clip < 0 ? model_->clip : a_.clip;
+    options_.noise_in_last_step = a_.noise_in_last_step;
+    const std::string& spacing = a_.sampler.spacing;
+    steps_ = strided_steps(model_->schedule.steps(), a_.sampler.steps,
+                           spacing.empty() ? model_->spacing : spacing_from_name(spacing));
+  }
+
+  void settle_sampler() {
+    sampler_named(a_.sampler.sampler);
+    if (!a_.variance.empty() || a_.noise_in_last_step)
+      throw std::invalid_argument("--variance and --noise-in-last-step are the ancestral sampler's");
+    sigmas_ = a_.sampler.sigmas(*model_);
   }
 
   void initial_noise() {
@@ -90,7 +117,7 @@ class SampleRun {
   }
 
   void estimate_variances() {
-    if (options_.variance != Variance::optimal) return;
+    if (!is_ancestral() || options_.variance != Variance::optimal) return;
     std::vector<double> data;
     if (model_->mixture) {
       data.resize(static_cast<std::size_t>(a_.variance_images * model_->size()));
@@ -122,34 +149,68 @@ class SampleRun {
     const std::int64_t size = model_->size();
     const auto inner = model_->denoiser(a_.model, from, rows);
     const CountingDenoiser denoiser(*inner);
-    options_.watch = [&](const SampleStep& step) { watch(step, from); };
+    const std::span<double> x(x_.data() + from * size, static_cast<std::size_t>(rows * size));
+    const std::uint64_t first = a_.first + static_cast<std::uint64_t>(from);
     options_.progress.report = [&](std::string_view what, std::int64_t done, std::int64_t total) {
       bar_.show(what, from * total + rows * done, a_.count * total);
     };
     const double start = CountingDenoiser::now();
-    sample_ancestral(denoiser, model_->schedule, steps_,
-                     image_noise(a_.seed, a_.first + static_cast<std::uint64_t>(from), size), options_,
-                     {x_.data() + from * size, static_cast<std::size_t>(rows * size)});
+    is_ancestral() ? run_ancestral(denoiser, first, from == 0, x) : run_sampler(denoiser, first, from == 0, x);
     seconds_ += CountingDenoiser::now() - start;
     network_seconds_ += denoiser.seconds();
     evaluations_ = denoiser.evaluations();
   }
 
+  void run_ancestral(const Denoiser& denoiser, std::uint64_t first, bool watched, std::span<double> x) {
+    options_.watch = [&](const SampleStep& step) {
+      if (watched) watch(step.index, static_cast<int>(steps_.size()), step.predicted);
+    };
+    sample_ancestral(denoiser, model_->schedule, steps_, image_noise(a_.seed, first, model_->size()), options_, x);
+  }
+
+  /// From where the ancestral sampler starts, in its variables: N(0, 1) over the process's last signal.
+  void run_sampler(const Denoiser& denoiser, std::uint64_t first, bool watched, std::span<double> x) {
+    SamplerOptions options = a_.sampler.options(sigmas_, a_.seed, first, model_->size());
+    options.clip = std::max(a_.clip, 0.0);
+    options.progress = options_.progress;
+    options.watch = [&](const SamplerStep& step) {
+      if (watched) watch(step.index, static_cast<int>(sigmas_.size()) - 1, step.predicted);
+    };
+    const double scale = std::hypot(1, sigmas_.front());
+    for (double& value : x) value *= scale;
+    tuiqiao::sample(a_.sampler.sampler, denoiser, sigmas_, image_noise(a_.seed, first, model_->size()), options, x);
+  }
+
   /// Keeps the predicted x_0 of the first images at steps spread over the run.
-  void watch(const SampleStep& step, std::int64_t from) {
-    if (a_.trajectory.empty() || from > 0) return;
-    const int count = static_cast<int>(steps_.size()), columns = std::min(kTrajectoryColumns, count);
-    const int column = static_cast<int>(seen_.size());
-    if (column >= columns || step.index < (columns == 1 ? 0 : column * (count - 1) / (columns - 1))) return;
-    const auto rows =
-        std::min<std::size_t>(kTrajectoryImages, step.predicted.size() / static_cast<std::size_t>(model_->size()));
-    const auto end =
-        step.predicted.begin() + static_cast<std::ptrdiff_t>(rows * static_cast<std::size_t>(model_->size()));
-    seen_.emplace_back(step.predicted.begin(), end);
+  void watch(int step, int steps, std::span<const double> predicted) {
+    if (a_.trajectory.empty()) return;
+    const int columns = std::min(kTrajectoryColumns, steps), column = static_cast<int>(seen_.size());
+    if (column >= columns || step < (columns == 1 ? 0 : column * (steps - 1) / (columns - 1))) return;
+    const auto size = static_cast<std::size_t>(model_->size());
+    const auto rows = std::min<std::size_t>(kTrajectoryImages, predicted.size() / size);
+    const auto end = predicted.begin() + static_cast<std::ptrdiff_t>(rows * size);
+    seen_.emplace_back(predicted.begin(), end);
   }
 
   Images as_images(std::span<const double> x) const {
     return images_of(x, model_->shape[0], model_->shape[1], model_->shape[2]);
+  }
+
+  /// How it was sampled.
+  ordered_json summary() const {
+    ordered_json result{{"model", a_.model.model}, {"sampler", a_.sampler.sampler}};
+    if (!is_ancestral()) {
+      result["schedule"] = a_.sampler.schedule;
+      result["steps"] = sigmas_.size() - 1;
+      result["sigmas"] = sigmas_;
+      if (sampler_named(a_.sampler.sampler).stochastic) result["s_fraction"] = a_.sampler.s_fraction;
+      return result;
+    }
+    result["steps"] = steps_.size();
+    result["variance"] = std::string(name(options_.variance));
+    result["noise_in_last_step"] = options_.noise_in_last_step;
+    if (!options_.mean_square_errors.empty()) result["mean_square_errors"] = options_.mean_square_errors;
+    return result;
   }
 
   void write() const {
@@ -177,32 +238,29 @@ class SampleRun {
       print(text);
     }
     if (a_.as_json) {
-      ordered_json result{{"model", a_.model.model},
-                          {"sampler", "ancestral"},
-                          {"n", a_.count},
-                          {"shape", shape},
-                          {"steps", steps_.size()},
-                          {"nfe", evaluations_},
-                          {"variance", std::string(name(options_.variance))},
-                          {"noise_in_last_step", options_.noise_in_last_step},
-                          {"clip", options_.clip},
-                          {"seed", std::to_string(a_.seed)},
-                          {"seconds", seconds_},
-                          {"network_seconds", network_seconds_},
-                          {"peak_rss_bytes", peak_rss_bytes()}};
-      if (!options_.mean_square_errors.empty()) result["mean_square_errors"] = options_.mean_square_errors;
+      ordered_json result = summary();
+      result["n"] = a_.count;
+      result["shape"] = shape;
+      result["nfe"] = evaluations_;
+      result["clip"] = is_ancestral() ? options_.clip : std::max(a_.clip, 0.0);
+      result["seed"] = std::to_string(a_.seed);
+      result["seconds"] = seconds_;
+      result["network_seconds"] = network_seconds_;
+      result["peak_rss_bytes"] = peak_rss_bytes();
       print(result.dump() + "\n");
     } else {
-      tell(fmt::format(
-          "{} of {} steps, {} evaluations each, {:.1f} s ({:.1f} % outside the model), peak memory {} MB\n", a_.count,
-          steps_.size(), evaluations_, seconds_, 100 * (1 - network_seconds_ / seconds_), peak_rss_bytes() >> 20));
+      tell(
+          fmt::format("{} of {} steps, {} evaluations each, {:.1f} s ({:.1f} % outside the model), peak memory {} MB\n",
+                      a_.count, is_ancestral() ? steps_.size() : sigmas_.size() - 1, evaluations_, seconds_,
+                      100 * (1 - network_seconds_ / seconds_), peak_rss_bytes() >> 20));
     }
   }
 
   Arguments a_;
   std::optional<OpenedModel> model_;
   AncestralOptions options_;
-  std::vector<int> steps_;
+  std::vector<int> steps_;      ///< of the ancestral sampler
+  std::vector<double> sigmas_;  ///< of the others
   std::vector<double> x_;
   std::vector<std::vector<double>> seen_;
   double seconds_ = 0, network_seconds_ = 0;
@@ -219,18 +277,17 @@ Run add_diffusion_sample(CLI::App& app) {
   a.model.add_to(app);
   const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 31);
   app.add_option("-n,--count", a.count, "Samples [64]")->type_name("N")->check(positive);
-  app.add_option("--steps", a.steps, "Steps, at most those of the model's process [50]")
-      ->type_name("N")
-      ->check(positive);
-  app.add_option("--spacing", a.spacing, "Which of its steps: leading, trailing or linspace [the model's own]")
-      ->type_name("NAME");
-  app.add_option("--variance", a.variance,
-                 "posterior, beta, learned_range or optimal [the model's own, else posterior]")
+  a.sampler.sampler = kAncestral;
+  a.sampler.add_to(app);
+  app.add_option(
+         "--variance", a.variance,
+         "Of the ancestral sampler: posterior, beta, learned_range or optimal [the model's own, else posterior]")
       ->type_name("NAME");
   app.add_option("--data", a.data, "Images that --variance optimal is estimated from, as for train")->type_name("PATH");
   app.add_option("--variance-images", a.variance_images, "How many of them [512]")->type_name("N")->check(positive);
   app.add_flag("--noise-in-last-step", a.noise_in_last_step, "Add noise in the last step too (diffusers adds none)");
-  app.add_option("--clip", a.clip, "Hold predicted data within [-C, C]; 0 lets it be [the model's own, else 0]")
+  app.add_option("--clip", a.clip,
+                 "Hold predicted data within [-C, C]; 0 lets it be [the ancestral sampler's: the model's own; else 0]")
       ->type_name("C")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", a.seed, "Of all noise [0]")->type_name("S");

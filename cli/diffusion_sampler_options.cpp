@@ -1,0 +1,91 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
+#include "diffusion_sampler_options.h"
+
+#include <fmt/format.h>
+
+#include "terminal.h"
+#include "tuiqiao/diffusion/grids.h"
+
+namespace tuiqiao::cli {
+
+std::string list_of_samplers() {
+  std::string text =
+      fmt::format("{:<15} {:>5} {:<20} {:>11}  {}\n", "sampler", "order", "on grids", "evaluations", "source");
+  text += fmt::format("{:<15} {:>5} {:<20} {:>11}  {}\n", "ancestral", "1 *", "the process's steps", 1,
+                      "DDPM: arXiv 2006.11239, algorithm 2");
+  for (const SamplerInfo& info : samplers())
+    text += fmt::format("{:<15} {:>3} {} {:<20} {:>11}  {}\n", info.name, info.order, info.stochastic ? '*' : ' ',
+                        info.grid, info.evaluations, info.source);
+  return text + "* stochastic: of moments (weak). Multistep methods: from exact first values.\n";
+}
+
+void SamplerArguments::add_to(CLI::App& app) {
+  const auto option = [&](const char* name, auto& value, const char* type, const char* text) {
+    return app.add_option(name, value, text)->type_name(type);
+  };
+  option("--sampler", sampler, "NAME", "Of --list-samplers [ancestral]");
+  app.add_flag_callback(
+      "--list-samplers",
+      [] {
+        print(list_of_samplers());
+        throw CLI::Success();
+      },
+      "Print names, orders and sources of all samplers, and end");
+  option("--steps", steps, "N", "Steps; in steps of the process at most as many as those [50]")
+      ->check(CLI::Range(1, 10000000));
+  option(
+      "--schedule", schedule, "NAME",
+      "Sigmas: the process's own steps, or uniform in log_sigma, karras (sigma^(1/rho)), cosine (atan sigma) or time "
+      "[steps]");
+  option("--spacing", spacing, "NAME", "Which of its own steps: leading, trailing or linspace [the model's own]");
+  option("--rho", rho, "R", "Of --schedule karras [7]")->check(CLI::PositiveNumber);
+  option("--sigma-max", sigma_max, "S", "Where other schedules begin [the process's last sigma]")
+      ->check(CLI::PositiveNumber);
+  option("--sigma-min", sigma_min, "S", "Stop at this sigma; 0: the process's first, then a step to 0 [0]")
+      ->check(CLI::NonNegativeNumber);
+  option("--s-fraction", s_fraction, "F", "s/g of the SDE samplers: 0 the ODE, 1 the reverse SDE [1]")
+      ->check(CLI::Range(0.0, 1.0));
+  option("--eta", eta, "E", "Of ddim: 0 the ODE, 1 the ancestral variance [0]")->check(CLI::Range(0.0, 1.0));
+  option("--order", order, "P", "Of unipc, deis and ipndm [3]")->check(CLI::Range(0, 4));
+  app.add_flag("--predictor-only", predictor_only, "unipc without its corrector");
+  option("--churn", churn, "S", "Of heun: noise added before its steps, S_churn of EDM [0]")
+      ->check(CLI::NonNegativeNumber);
+  option("--tolerance", tolerance, "T", "Of adaptive: largest error of a step [1e-4]")->check(CLI::PositiveNumber);
+  app.add_flag("--brownian", brownian,
+               "Take noise from a Brownian path in log sigma, the same for any number of steps");
+}
+
+std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
+  if (schedule == "steps") {
+    if (sigma_min > 0 || sigma_max > 0)
+      throw std::invalid_argument("--sigma-min and --sigma-max go with --schedule log_sigma, karras, cosine or time");
+    return sigmas_of(model.schedule, strided_steps(model.schedule.steps(), steps,
+                                                   spacing.empty() ? model.spacing : spacing_from_name(spacing)));
+  }
+  if (!spacing.empty()) throw std::invalid_argument("--spacing goes with --schedule steps");
+  GridOptions options;
+  options.sigma_max = sigma_max > 0 ? sigma_max : model.schedule.sigma(model.schedule.steps());
+  options.sigma_min = sigma_min > 0 ? sigma_min : model.schedule.sigma(1);
+  options.to_zero = !(sigma_min > 0);
+  options.rho = rho;
+  options.schedule = &model.schedule;
+  return sigma_grid(grid_from_name(schedule), steps, options);
+}
+
+SamplerOptions SamplerArguments::options(const std::vector<double>& sigmas, std::uint64_t seed, std::uint64_t first,
+                                         std::int64_t size) const {
+  SamplerOptions made;
+  made.s_fraction = s_fraction;
+  made.eta = eta;
+  made.order = order;
+  made.corrector = !predictor_only;
+  made.churn = churn;
+  made.tolerance = tolerance;
+  const double last = sigmas.back() > 0 ? sigmas.back() : sigmas[sigmas.size() - 2];
+  if (brownian && sigmas.front() > last) made.path = brownian_path(seed, first, size, last, sigmas.front());
+  return made;
+}
+
+}  // namespace tuiqiao::cli
+#endif

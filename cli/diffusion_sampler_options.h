@@ -1,0 +1,31 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "diffusion_model.h"
+#include "tuiqiao/diffusion/samplers.h"
+
+namespace tuiqiao::cli {
+
+/// Which sampler runs along which sigmas: options of every command that solves the flow or its SDEs.
+struct SamplerArguments {
+  std::string sampler, schedule = "steps", spacing;
+  int steps = 50, order = 0;
+  double sigma_min = 0, sigma_max = 0, rho = 7, s_fraction = 1, eta = 0, churn = 0, tolerance = 1e-4;
+  bool brownian = false, predictor_only = false;
+
+  void add_to(CLI::App& app);
+  /// Falling, from the process's last sigma or --sigma-max to 0 or --sigma-min.
+  std::vector<double> sigmas(const OpenedModel& model) const;
+  /// `first`: number of the first image, for a Brownian path of its own.
+  SamplerOptions options(const std::vector<double>& sigmas, std::uint64_t seed, std::uint64_t first,
+                         std::int64_t size) const;
+};
+
+/// The table that --list-samplers prints.
+std::string list_of_samplers();
+
+}  // namespace tuiqiao::cli

@@ -1,0 +1,279 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <stdexcept>
+
+#include "tuiqiao/diffusion/ancestral.h"
+#include "tuiqiao/diffusion/grids.h"
+#include "tuiqiao/diffusion/samplers.h"
+
+// The samplers that add noise: moments and laws at several times for every s in [0, g], their weak orders, their noise.
+
+namespace tuiqiao {
+namespace {
+
+constexpr double kMean = 0.4, kStd = 0.5;
+const MixtureDenoiser& gaussian() {
+  static const MixtureDenoiser denoiser({{1}, {{kMean}}, {kStd}});
+  return denoiser;
+}
+
+struct Moments {
+  double mean = 0, variance = 0;
+};
+
+Moments exact_at(double sigma) { return {kMean, kStd * kStd + sigma * sigma}; }
+
+/// For normal data every sampler is linear in its start and in each of its normal numbers. Its moments follow from one
+/// run of rows that each have one of these set to 1: no chance in it.
+Moments moments_of(std::string_view name, std::span<const double> sigmas, const SamplerOptions& options) {
+  const std::size_t draws = sigmas.size();
+  std::vector<double> x(2 + draws, 0);
+  x[1] = 1;
+  const NoiseSource one_each = [](std::uint64_t draw, std::span<double> values) {
+    std::ranges::fill(values, 0);
+    values[1 + draw] = 1;
+  };
+  sample(name, gaussian(), sigmas, one_each, options, x);
+  const Moments start = exact_at(sigmas.front());
+  const double base = x[0], slope = x[1] - base;
+  Moments found{base + slope * start.mean, slope * slope * start.variance};
+  for (std::size_t d = 2; d < x.size(); ++d) found.variance += (x[d] - base) * (x[d] - base);
+  return found;
+}
+
+std::vector<double> grid(int steps, double from, double to) {
+  std::vector<double> sigmas = sigma_grid(
+      Grid::log_sigma, steps, {.sigma_max = std::max(from, to), .sigma_min = std::min(from, to), .to_zero = false});
+  if (from < to) std::ranges::reverse(sigmas);
+  return sigmas;
+}
+
+struct Fraction {
+  const char* name;
+  std::function<double(double)> of;
+};
+const std::vector<Fraction>& fractions() {
+  static const std::vector<Fraction> all{
+      {"0", [](double) { return 0; }},     {"1/4", [](double) { return 0.25; }},
+      {"1/2", [](double) { return 0.5; }}, {"3/4", [](double) { return 0.75; }},
+      {"1", [](double) { return 1; }},     {"varying", [](double s) { return 0.5 + 0.5 * std::sin(3 * std::log(s)); }}};
+  return all;
+}
+
+/// Where moments go as steps get short: those of 300 and 600 steps, extrapolated by the method's order.
+Moments limit_of(const SamplerInfo& info, double from, double to, const SamplerOptions& options) {
+  const Moments coarse = moments_of(info.name, grid(300, from, to), options);
+  const Moments fine = moments_of(info.name, grid(600, from, to), options);
+  const double more = 1 / (std::exp2(info.order) - 1);
+  return {fine.mean + more * (fine.mean - coarse.mean), fine.variance + more * (fine.variance - coarse.variance)};
+}
+
+TEST(Sde, EveryFractionHasTheMarginalsAtEveryTime) {
+  for (const std::string_view name : {"euler-maruyama", "sde", "sde-heun", "sde-dpmpp-2m", "sde-dpmpp-3m"}) {
+    for (const Fraction& fraction : fractions()) {
+      SamplerOptions options;
+      options.s_fraction_of = fraction.of;
+      // Down by the reverse family, up by the forward one.
+      for (const auto& [from, to] : {std::pair{10.0, 2.0}, {10.0, 0.5}, {10.0, 0.05}, {0.05, 0.5}, {0.05, 10.0}}) {
+        const Moments found = limit_of(sampler_named(name), from, to, options), exact = exact_at(to);
+        EXPECT_NEAR(found.mean, exact.mean, 1e-3) << name << " " << fraction.name << " to " << to;
+        EXPECT_NEAR(found.variance / exact.variance, 1, 1e-3) << name << " " << fraction.name << " to " << to;
+      }
+    }
+  }
+}
+
+// Half the noise, or the reverse drift with the forward noise, would be seen.
+TEST(Sde, WrongNoiseHasOtherMarginals) {
+  SamplerOptions options;
+  const std::vector<double> sigmas = grid(400, 10, 0.5);
+  const auto half = [](double from, double to, std::span<double> values) {
+    static_cast<void>(from), static_cast<void>(to);
+    std::ranges::fill(values, 0);
+  };
+  options.path = half;
+  EXPECT_LT(moments_of("sde", sigmas, options).variance, 0.5 * exact_at(0.5).variance);
+}
+
+double weak_order(std::string_view name, const Fraction& fraction, double from, double to) {
+  SamplerOptions options;
+  options.s_fraction_of = fraction.of;
+  const auto error = [&](int steps) {
+    const Moments found = moments_of(name, grid(steps, from, to), options), exact = exact_at(to);
+    return std::max(std::abs(found.mean - exact.mean), std::abs(found.variance - exact.variance));
+  };
+  const double coarse = error(250), middle = error(500), fine = error(1000);
+  EXPECT_LT(middle, coarse);
+  return std::log2(middle / fine);
+}
+
+TEST(Sde, HasItsWeakOrders) {
+  for (const std::size_t which : {2U, 4U, 5U}) {  // s/g = 1/2, 1, varying
+    const Fraction& fraction = fractions()[which];
+    for (const std::string_view name : {"euler-maruyama", "sde", "sde-heun", "sde-dpmpp-2m"})
+      EXPECT_NEAR(weak_order(name, fraction, 5, 0.2), sampler_named(name).order, 0.15) << name << fraction.name;
+    EXPECT_GT(weak_order("sde-dpmpp-3m", fraction, 5, 0.2), 1.85) << fraction.name;
+    // Up at s = g there is no drift, and nothing to be wrong.
+    if (which != 4) {
+      EXPECT_NEAR(weak_order("sde-heun", fraction, 0.2, 5), 2, 0.15) << fraction.name;
+    }
+  }
+}
+
+// DDPM in these variables: the ancestral sampler with its posterior variance is ddim at eta = 1.
+TEST(Sde, DdimWithEtaOneIsTheAncestralSampler) {
+  const Schedule schedule = Schedule::from_betas(betas_of(BetaSchedule::linear, 1000));
+  const std::vector<int> steps = strided_steps(1000, 25, Spacing::leading);
+  const NoiseSource noise = image_noise(4, 0, 1);
+  std::vector<double> x(50);
+  noise(0, x);
+  std::vector<double> other = x;
+  for (double& value : other) value /= schedule.A(steps[0]);
+  sample_ancestral(gaussian(), schedule, steps, noise, {}, x);
+  SamplerOptions options;
+  options.eta = 1;
+  sample("ddim", gaussian(), sigmas_of(schedule, steps), noise, options, other);
+  for (std::size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], other[i], 1e-10);
+}
+
+// With the same numbers Euler and Maruyama's steps and DDPM's differ less and less.
+TEST(Sde, EulerMaruyamaIsDdpmToFirstOrder) {
+  SamplerOptions options;
+  options.eta = 1;
+  const auto difference = [&](int steps) {
+    const std::vector<double> sigmas = grid(steps, 5, 0.2);
+    const NoiseSource noise = image_noise(5, 0, 1);
+    std::vector<double> x(100, 3), other(100, 3);
+    sample("euler-maruyama", gaussian(), sigmas, noise, options, x);
+    sample("ddim", gaussian(), sigmas, noise, options, other);
+    double most = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) most = std::max(most, std::abs(x[i] - other[i]));
+    return most;
+  };
+  EXPECT_GT(std::log2(difference(200) / difference(1600)) / 3, 0.85);
+}
+
+// Churn is noise that the model takes off again: the law stays.
+TEST(Sde, HeunWithChurnKeepsTheMarginals) {
+  SamplerOptions options;
+  options.churn = 40;
+  options.churn_from = 0.3;
+  options.churn_to = 4;
+  const std::vector<double> sigmas = grid(400, 10, 0.1);
+  const Moments found = moments_of("heun", sigmas, options), exact = exact_at(0.1);
+  EXPECT_NEAR(found.mean, exact.mean, 1e-3);
+  EXPECT_NEAR(found.variance / exact.variance, 1, 2e-3);
+  options.churn_noise = 1.05;
+  EXPECT_GT(moments_of("heun", sigmas, options).variance, 1.01 * exact.variance);
+}
+
+// ---------------------------------------------------------------------------------------------------- two-sample tests
+
+/// Mean distance between rows of two numbers, of all pairs of x and y.
+double mean_distance(std::span<const double> x, std::span<const double> y) {
+  double sum = 0;
+  for (std::size_t i = 0; i < x.size(); i += 2) {
+    for (std::size_t j = 0; j < y.size(); j += 2) sum += std::hypot(x[i] - y[j], x[i + 1] - y[j + 1]);
+  }
+  return sum / static_cast<double>(x.size() / 2 * (y.size() / 2));
+}
+
+double energy_distance(std::span<const double> x, std::span<const double> y) {
+  return 2 * mean_distance(x, y) - mean_distance(x, x) - mean_distance(y, y);
+}
+
+std::vector<double> noisy_mixture(const Mixture& mixture, double sigma, std::uint64_t seed, std::size_t rows) {
+  std::vector<double> x(2 * rows), noise(x.size());
+  sample_mixture(mixture, seed, 0, x);
+  image_noise(seed + 100, 0, 2)(0, noise);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] += sigma * noise[i];
+  return x;
+}
+
+TEST(Sde, MixturesKeepTheirLawUpAndDown) {
+  const MixtureDenoiser denoiser({{1, 2, 1}, {{-1, 0.5}, {0.7, 0}, {0.2, -1}}, {0.1, 0.3, 0.2}});
+  constexpr std::size_t kRows = 1000;
+  for (const auto& [from, to] : {std::pair{8.0, 0.6}, {8.0, 0.05}, {0.05, 0.6}}) {
+    const std::vector<double> truth = noisy_mixture(denoiser.mixture(), to, 1, kRows);
+    double floor = 0;
+    for (std::uint64_t seed = 2; seed < 7; ++seed)
+      floor = std::max(floor, energy_distance(truth, noisy_mixture(denoiser.mixture(), to, seed, kRows)));
+    for (const Fraction& fraction : fractions()) {
+      SamplerOptions options;
+      options.s_fraction_of = fraction.of;
+      std::vector<double> x = noisy_mixture(denoiser.mixture(), from, 20, kRows);
+      const double start = energy_distance(truth, x);
+      sample("sde-heun", denoiser, grid(60, from, to), image_noise(21, 0, 2), options, x);
+      EXPECT_LT(energy_distance(truth, x), 1.5 * floor) << fraction.name << " to " << to;
+      EXPECT_GT(start, 3 * floor);
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------ Brownian paths
+
+TEST(BrownianPaths, AreTheSameOnEveryGrid) {
+  const std::vector<double> fine = grid(64, 8, 0.5);
+  const NoisePath coarse_path = brownian_path(9, 0, 3, 0.5, 8), fine_path = brownian_path(9, 0, 3, 0.5, 8);
+  std::vector<double> sum(6, 0), step(6), whole(6);
+  const double range = std::log(fine.front() / fine.back());
+  for (std::size_t n = 0; n + 1 < fine.size(); ++n) {
+    fine_path(fine[n], fine[n + 1], step);
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += step[i] / 8;  // deviations are sqrt(1/64)
+  }
+  coarse_path(fine.front(), fine.back(), whole);
+  for (std::size_t i = 0; i < sum.size(); ++i) EXPECT_NEAR(sum[i], whole[i], 1e-9);
+  EXPECT_GT(range, 0);
+  // Rows are paths of their own, and row i of a batch is path first + i.
+  EXPECT_NE(whole[0], whole[3]);
+  std::vector<double> second(3);
+  brownian_path(9, 1, 3, 0.5, 8)(8, 0.5, second);
+  EXPECT_EQ(second, std::vector<double>(whole.begin() + 3, whole.end()));
+  EXPECT_THROW(brownian_path(1, 0, 1, 2, 1), std::invalid_argument);
+  EXPECT_THROW(brownian_path(1, 0, 1, 0, 1), std::invalid_argument);
+}
+
+TEST(BrownianPaths, HaveIndependentNormalIncrements) {
+  constexpr std::int64_t kPaths = 20000;
+  const NoisePath path = brownian_path(10, 0, 1, 0.1, 10);
+  std::vector<double> first(kPaths), second(kPaths);
+  path(10, 1.7, first);
+  path(1.7, 0.3, second);
+  double mean = 0, variance = 0, covariance = 0;
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    mean += second[i] / kPaths;
+    variance += second[i] * second[i] / kPaths;
+    covariance += first[i] * second[i] / kPaths;
+  }
+  const double error = 5 / std::sqrt(kPaths);
+  EXPECT_NEAR(mean, 0, error);
+  EXPECT_NEAR(variance, 1, std::sqrt(2) * error);
+  EXPECT_NEAR(covariance, 0, error);
+}
+
+// More steps along one path come nearer to one another: strong convergence, which new numbers for each grid would not.
+TEST(BrownianPaths, MakeRunsConverge) {
+  const MixtureDenoiser denoiser({{1, 1}, {{-1}, {1}}, {0.2, 0.3}});
+  const auto run = [&](int steps) {
+    SamplerOptions options;
+    options.path = brownian_path(12, 0, 1, 0.2, 5);
+    std::vector<double> x(400);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<double>(i) / 40 - 5;
+    sample("sde", denoiser, grid(steps, 5, 0.2), image_noise(0, 0, 1), options, x);
+    return x;
+  };
+  const auto gap = [](const std::vector<double>& a, const std::vector<double>& b) {
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(a[i] - b[i]) / static_cast<double>(a.size());
+    return sum;
+  };
+  const auto few = run(32), more = run(128), many = run(512), most = run(2048);
+  EXPECT_LT(gap(more, many), 0.5 * gap(few, more));
+  EXPECT_LT(gap(many, most), 0.5 * gap(more, many));
+}
+
+}  // namespace
+}  // namespace tuiqiao
