@@ -32,8 +32,7 @@ constexpr const char* kExamples = R"(Examples:
   tuiqiao diffusion sample --model analytic:mixture.json -n 8 --sampler unipc --schedule log_sigma --steps 40 --sigma-min 0.1
 Samples lie in [-1, 1] as the network saw its data. Image i has noise of its own, a function of the seed and i, so that
 neither -n nor --batch changes it (but for the rounding of the network); the adaptive sampler alone chooses its steps for
-a whole batch. Samples stopped at --sigma-min are in the variables x / A. --clip is the model's own for the ancestral
-sampler, and 0 for the others, which it would take their order.)";
+a whole batch. Samples stopped at --sigma-min are in the variables x / A. Where orders or exact inversion count, --clip 0.)";
 
 struct Arguments {
   ModelArguments model;
@@ -61,6 +60,7 @@ class SampleRun {
     model_.emplace(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !(a_.grid.empty() && a_.trajectory.empty()))
       throw std::invalid_argument("--grid and --trajectory show images, which an analytic model has not");
+    options_.clip = a_.clip < 0 ? model_->clip : a_.clip;
     if (is_ancestral()) {
       settle_ancestral();
     } else {
@@ -86,7 +86,6 @@ class SampleRun {
     if (a_.sampler.schedule != "steps")
       throw std::invalid_argument("--schedule: the ancestral sampler takes the process's own steps");
     options_.variance = a_.variance.empty() ? model_->variance : variance_from_name(a_.variance);
-    options_.clip = a_.clip < 0 ? model_->clip : a_.clip;
     options_.noise_in_last_step = a_.noise_in_last_step;
     const std::string& spacing = a_.sampler.spacing;
     steps_ = strided_steps(model_->schedule.steps(), a_.sampler.steps,
@@ -171,7 +170,7 @@ class SampleRun {
   /// From where the ancestral sampler starts, in its variables: N(0, 1) over the process's last signal.
   void run_sampler(const Denoiser& denoiser, std::uint64_t first, bool watched, std::span<double> x) {
     SamplerOptions options = a_.sampler.options(sigmas_, a_.seed, first, model_->size());
-    options.clip = std::max(a_.clip, 0.0);
+    options.clip = options_.clip;
     options.progress = options_.progress;
     options.watch = [&](const SamplerStep& step) {
       if (watched) watch(step.index, static_cast<int>(sigmas_.size()) - 1, step.predicted);
@@ -242,7 +241,7 @@ class SampleRun {
       result["n"] = a_.count;
       result["shape"] = shape;
       result["nfe"] = evaluations_;
-      result["clip"] = is_ancestral() ? options_.clip : std::max(a_.clip, 0.0);
+      result["clip"] = options_.clip;
       result["seed"] = std::to_string(a_.seed);
       result["seconds"] = seconds_;
       result["network_seconds"] = network_seconds_;
@@ -286,8 +285,7 @@ Run add_diffusion_sample(CLI::App& app) {
   app.add_option("--data", a.data, "Images that --variance optimal is estimated from, as for train")->type_name("PATH");
   app.add_option("--variance-images", a.variance_images, "How many of them [512]")->type_name("N")->check(positive);
   app.add_flag("--noise-in-last-step", a.noise_in_last_step, "Add noise in the last step too (diffusers adds none)");
-  app.add_option("--clip", a.clip,
-                 "Hold predicted data within [-C, C]; 0 lets it be [the ancestral sampler's: the model's own; else 0]")
+  app.add_option("--clip", a.clip, "Hold predicted data within [-C, C]; 0 lets it be [the model's own, else 0]")
       ->type_name("C")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", a.seed, "Of all noise [0]")->type_name("S");

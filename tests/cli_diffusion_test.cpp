@@ -8,6 +8,7 @@
 #include "safetensors.h"
 #include "tuiqiao/diffusion/images.h"
 #include "tuiqiao/diffusion/noise.h"
+#include "tuiqiao/diffusion/samplers.h"
 
 namespace tuiqiao::test {
 namespace {
@@ -248,6 +249,70 @@ TEST_F(DiffusionCli, SamplesANetwork) {
   EXPECT_EQ(grid.values[static_cast<std::size_t>(grid.width + 1)], byte_of(x.values[0]));
   EXPECT_EQ(read_images(path("t")).width, 6 * 17 + 1);   // a column a step
   EXPECT_EQ(read_images(path("t")).height, 2 * 17 + 1);  // of the first batch
+}
+
+TEST_F(DiffusionCli, RunsEverySampler) {
+  const Result list = run({"diffusion", "sample", "--list-samplers"});
+  EXPECT_EQ(list.code, 0) << list.err;
+  for (const SamplerInfo& info : samplers()) {
+    EXPECT_NE(list.out.find(std::string(info.name) + " "), std::string::npos) << info.name;
+    const Result result = run(sample(analytic(), {"-n", "3", "--sampler", std::string(info.name), "--schedule",
+                                                  "karras", "--steps", "8", "--json"}));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const json told = json::parse(result.out);
+    EXPECT_EQ(told["sampler"], info.name);
+    EXPECT_EQ(told["sigmas"].size(), 9U);
+    if (info.name == "adaptive") continue;
+    EXPECT_EQ(told["nfe"], 7 * info.evaluations + 1) << info.name;
+  }
+}
+
+// As anyone can check an order: the error of known data falls fourfold with twice the steps.
+TEST_F(DiffusionCli, ShowsAnOrder) {
+  const auto values = [&](const char* sampler, const char* steps) {
+    const Result result = run(
+        sample(analytic(), {"-n", "4", "--sampler", sampler, "--schedule", "log_sigma", "--sigma-max", "5",
+                            "--sigma-min", "0.1", "--steps", steps, "--tolerance", "1e-12", "--out", path("x.npy")}));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return read_npy(path("x.npy")).values;
+  };
+  const auto exact = values("adaptive", "1");
+  const auto error = [&](const char* steps) {
+    const auto found = values("dpmpp-2m", steps);
+    double most = 0;
+    for (std::size_t i = 0; i < exact.size(); ++i) most = std::max(most, std::abs(found[i] - exact[i]));
+    return most;
+  };
+  EXPECT_NEAR(std::log2(error("160") / error("320")), 2, 0.15);
+}
+
+TEST_F(DiffusionCli, TakesNoiseFromAPath) {
+  const auto values = [&](const Arguments& more) {
+    Arguments all = sample(analytic(), {"-n", "20", "--sampler", "sde", "--schedule", "log_sigma", "--out",
+                                        path("x.npy"), "--steps", "400"});
+    EXPECT_EQ(run(changed(all, more)).code, 0);
+    return read_npy(path("x.npy")).values;
+  };
+  const auto gap = [](const std::vector<double>& a, const std::vector<double>& b) {
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(a[i] - b[i]) / static_cast<double>(a.size());
+    return sum;
+  };
+  EXPECT_LT(gap(values({"--brownian"}), values({"--brownian", "--steps", "1600"})),
+            0.5 * gap(values({}), values({"--steps", "1600"})));
+  EXPECT_NE(values({}), values({"--s-fraction", "0.5"}));
+}
+
+TEST_F(DiffusionCli, NamesWhatIsWrongWithSamplers) {
+  expect_refused(sample(analytic(), {"--sampler", "eular"}), kUsage, {"eular", "dpmpp-2m"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "cubic"}), kUsage, {"cubic", "karras"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--sigma-min", "1"}), kUsage, {"--schedule"});
+  expect_refused(sample(analytic(), {"--schedule", "karras"}), kUsage, {"ancestral"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--variance", "beta"}), kUsage, {"--variance"});
+  expect_refused(sample(analytic(), {"--sampler", "unipc", "--order", "4"}), kUsage, {"order"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "karras", "--sigma-min", "1000"}), kUsage,
+                 {"sigma_min"});
+  expect_refused(sample(analytic(), {"--sampler", "sde", "--s-fraction", "1.5"}), kUsage, {"--s-fraction"});
 }
 
 TEST_F(DiffusionCli, NamesWhatIsWrongWithSampling) {

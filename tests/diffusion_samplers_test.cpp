@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <map>
-#include <random>
+#include <nlohmann/json.hpp>
+#include <set>
 #include <stdexcept>
 
 #include "tuiqiao/diffusion/ancestral.h"
@@ -188,6 +190,33 @@ TEST(Samplers, EulerIsTheAncestralMeanWithoutPosterior) {
   for (double& value : other) value /= schedule.A(steps[0]);
   EXPECT_EQ(sample("euler", mixture(), sigmas, kNoNoise, {}, other), 7);
   EXPECT_LE(distance(x, other), 1e-10);
+}
+
+// tests/data/make_sampler_cases.py: the same model, grid and start.
+TEST(Samplers, EndWhereDiffusersDoes) {
+  std::ifstream in(TUIQIAO_TEST_DATA "/sampler_cases.json");
+  const auto stored = nlohmann::json::parse(in);
+  const auto& truth = stored["mixture"];
+  const MixtureDenoiser denoiser({truth["weights"], truth["means"], truth["stds"]});
+  const auto flat = [](const nlohmann::json& rows) {
+    std::vector<double> numbers;
+    for (const auto& row : rows) numbers.insert(numbers.end(), row.begin(), row.end());
+    return numbers;
+  };
+  std::set<std::string> seen;
+  for (const auto& one : stored["cases"]) {
+    SamplerOptions options;
+    options.order = one.value("order", 0);
+    options.corrector = one.value("corrector", true);
+    options.lower_order_final = one.value("lower_order_final", false);
+    const auto sigmas = one["sigmas"].get<std::vector<double>>();
+    std::vector<double> x = flat(one["start"]);
+    sample(one["sampler"].get<std::string>(), denoiser, sigmas, kNoNoise, options, x);
+    EXPECT_LE(distance(x, flat(one["end"])), 1e-4)
+        << one["scheduler"] << " of order " << options.order << ", " << sigmas.size() - 1 << " steps";
+    seen.insert(one["sampler"].get<std::string>());
+  }
+  EXPECT_EQ(seen.size(), 5U);
 }
 
 TEST(Samplers, AdaptiveKeepsItsTolerance) {
