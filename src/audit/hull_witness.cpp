@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "audit/lapack.h"
 #include "audit/min_norm.h"
+#include "lapack.h"
 
 namespace tuiqiao::auditing {
 

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "audit/exact.h"
-#include "audit/lapack.h"
+#include "lapack.h"
 
 namespace tuiqiao::auditing {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "audit/lapack.h"
+#include "lapack.h"
 
 namespace tuiqiao::auditing {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "audit/lapack.h"
+#include "lapack.h"
 
 namespace tuiqiao::auditing {
 
