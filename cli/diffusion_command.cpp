@@ -36,6 +36,9 @@ Run add_diffusion(CLI::App& app) {
   add("train", "Train a network on images, or go on with it", add_diffusion_train);
   add("sample", "Draw samples from a model", add_diffusion_sample);
   add("forward", "Evaluate a network once, to compare it with another implementation", add_diffusion_forward);
+  add("quality", "Measure how far samples are from images, in a classifier's features", add_diffusion_quality);
+  add("tune-skips", "Search the factor of a network's skips that few evaluations want", add_diffusion_tune);
+  add("classifier", "Train that classifier", add_diffusion_classifier);
   return [&app, commands](const std::stop_token& stop) { return commands.at(app.get_subcommands().front())(stop); };
 }
 

@@ -14,6 +14,9 @@ Run add_diffusion(CLI::App& app);
 Run add_diffusion_train(CLI::App& app);
 Run add_diffusion_sample(CLI::App& app);
 Run add_diffusion_forward(CLI::App& app);
+Run add_diffusion_classifier(CLI::App& app);
+Run add_diffusion_quality(CLI::App& app);
+Run add_diffusion_tune(CLI::App& app);
 
 /// Options that all of them have.
 struct DeviceArguments {

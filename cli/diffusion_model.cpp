@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "tuiqiao/diffusion/model.h"
+#include "tuiqiao/diffusion/skip_tuning.h"
 
 namespace tuiqiao::cli {
 
@@ -61,6 +62,16 @@ Mixture read_mixture(const std::string& file) {
 
 }  // namespace
 
+namespace {
+
+void set_skips(const ModelArguments& a, UNet& net) {
+  if (!a.freeu.empty()) return set_freeu(net, {a.freeu[0], a.freeu[1], a.freeu[2], a.freeu[3]});
+  if (!a.rho.empty() || a.rho_bottom != 1 || a.rho_top != 1)
+    tune_skips(net, {.top = a.rho_top, .bottom = a.rho_bottom, .each = a.rho});
+}
+
+}  // namespace
+
 void ModelArguments::add_to(CLI::App& app) {
   app.add_option("--model", model,
                  "Folder of a network (config.json, diffusion_pytorch_model.safetensors, scheduler_config.json, or a "
@@ -75,6 +86,23 @@ void ModelArguments::add_to(CLI::App& app) {
       ->type_name("T")
       ->check(CLI::Range(1, 1000000));
   app.add_flag("--half", half, "The network's convolutions in bfloat16: faster where the processor has it");
+  app.add_option("--rho-bottom", rho_bottom,
+                 "Factor of the network's deepest skip, linear up to --rho-top: Skip-Tuning for few steps [1]")
+      ->type_name("R");
+  app.add_option("--rho-top", rho_top, "Factor of the skip nearest the input [1]")->type_name("R");
+  const auto each = app.add_option("--rho", rho, "Factors of all skips, the one nearest the input first")
+                        ->type_name("R,...")
+                        ->delimiter(',')
+                        ->excludes("--rho-bottom")
+                        ->excludes("--rho-top");
+  app.add_option("--freeu", freeu,
+                 "FreeU instead: factors of what comes up and of the skips' low frequencies, deepest two levels")
+      ->type_name("B1,B2,S1,S2")
+      ->delimiter(',')
+      ->expected(4)
+      ->excludes(each)
+      ->excludes("--rho-bottom")
+      ->excludes("--rho-top");
   app.add_option("--class", classes, "Class of each image, used in turn, where the network wants one")
       ->type_name("C,...")
       ->delimiter(',');
@@ -98,6 +126,8 @@ std::unique_ptr<Denoiser> OpenedModel::denoiser(const ModelArguments& arguments,
 OpenedModel open_model(const ModelArguments& arguments, const std::string& device) {
   if (arguments.model.starts_with(kAnalytic)) {
     if (!arguments.classes.empty()) throw std::invalid_argument("--class: an analytic model takes no classes");
+    if (!arguments.rho.empty() || !arguments.freeu.empty() || arguments.rho_bottom != 1 || arguments.rho_top != 1)
+      throw std::invalid_argument("--rho and --freeu: an analytic model has no skips");
     const auto betas = betas_of(beta_schedule_from_name(arguments.beta_schedule), arguments.process_steps);
     OpenedModel opened{
         nullptr, read_mixture(arguments.model.substr(kAnalytic.size())), Schedule::from_betas(betas), {}};
@@ -106,6 +136,7 @@ OpenedModel open_model(const ModelArguments& arguments, const std::string& devic
   }
   const auto network = std::make_shared<DiffusionModel>(load_diffusion_model(arguments.model, at::Device(device)));
   network->net.set_half_convolutions(arguments.half);
+  set_skips(arguments, network->net);
   OpenedModel opened{network, {}, network->process.schedule(), {network->channels, network->height, network->width}};
   opened.clip = network->process.clip;
   opened.variance = network->process.variance;

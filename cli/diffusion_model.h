@@ -23,6 +23,8 @@ struct ModelArguments {
   int process_steps = 1000;
   std::vector<std::int64_t> classes;
   bool half = false;
+  double rho_bottom = 1, rho_top = 1;
+  std::vector<double> rho, freeu;
 
   void add_to(CLI::App& app);
 };

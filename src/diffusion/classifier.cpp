@@ -1,0 +1,233 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
+#include "tuiqiao/diffusion/classifier.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <map>
+#include <numbers>
+#include <numeric>
+#include <stdexcept>
+
+#include "file_output.h"
+#include "safetensors.h"
+#include "tuiqiao/diffusion/noise.h"
+#include "tuiqiao/idx.h"
+
+namespace tuiqiao {
+
+namespace {
+
+using at::Tensor;
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kBatch = 500;  // of images that are only looked at
+constexpr std::int64_t kShift = 1;    // pixels that training moves images by, at most
+constexpr double kWeightDecay = 0.01, kBeta1 = 0.9, kBeta2 = 0.999;
+
+constexpr std::array<const char*, 8> kNames{"conv1.bias",    "conv1.weight",    "conv2.bias",   "conv2.weight",
+                                            "features.bias", "features.weight", "classes.bias", "classes.weight"};
+const std::map<std::string, std::vector<std::int64_t>>& shapes() {
+  static const std::map<std::string, std::vector<std::int64_t>> all{
+      {"conv1.weight", {32, 1, 5, 5}},  {"conv1.bias", {32}},
+      {"conv2.weight", {64, 32, 3, 3}}, {"conv2.bias", {64}},
+      {"features.bias", {128}},         {"features.weight", {128, 64 * 7 * 7}},
+      {"classes.weight", {10, 128}},    {"classes.bias", {10}}};
+  return all;
+}
+
+void check(const char* function, const Images& images) {
+  if (images.channels != 1 || images.height != Classifier::kSide || images.width != Classifier::kSide)
+    throw std::invalid_argument(fmt::format("[{}] images of [{}, {}, {}]; the classifier has [1, 28, 28]", function,
+                                            images.channels, images.height, images.width));
+}
+
+}  // namespace
+
+std::vector<std::uint8_t> read_labels(const fs::path& folder, const std::string& part) {
+  for (const char* end : {"-labels-idx1-ubyte.gz", "-labels-idx1-ubyte"}) {
+    const fs::path file = folder / (part + end);
+    if (!fs::exists(file)) continue;
+    IdxArray labels = read_idx(file);
+    if (labels.shape.size() != 1)
+      throw Error(fmt::format("{}: {} sides; labels have one", file.string(), labels.shape.size()));
+    for (const std::uint8_t label : labels.values) {
+      if (label >= Classifier::kClasses)
+        throw Error(fmt::format("{}: label {} is none of 0 to 9", file.string(), label));
+    }
+    return std::move(labels.values);
+  }
+  throw Error(fmt::format("{}: no {}-labels-idx1-ubyte.gz", folder.string(), part));
+}
+
+struct Classifier::Parts {
+  std::map<std::string, Tensor> weights;
+
+  const Tensor& operator[](const char* name) const { return weights.at(name); }
+
+  /// Images as [n, 1, 28, 28] in [-1, 1].
+  Tensor features(const Tensor& x) const {
+    const Parts& w = *this;
+    Tensor h = at::relu(at::max_pool2d(at::conv2d(x, w["conv1.weight"], w["conv1.bias"], 1, 2), 2));
+    h = at::relu(at::max_pool2d(at::conv2d(h, w["conv2.weight"], w["conv2.bias"], 1, 1), 2));
+    return at::relu(at::linear(h.flatten(1), w["features.weight"], w["features.bias"]));
+  }
+  Tensor logits(const Tensor& features) const {
+    return at::linear(features, (*this)["classes.weight"], (*this)["classes.bias"]);
+  }
+};
+
+Classifier::Classifier(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Classifier::Classifier(Classifier&&) noexcept = default;
+Classifier::~Classifier() = default;
+
+Classifier Classifier::load(const fs::path& file) {
+  const SafetensorsFile in(file);
+  auto parts = std::make_unique<Parts>();
+  for (const auto& [name, shape] : shapes()) {
+    if (in.at(name).shape != shape)
+      throw Error(fmt::format("{}: tensor '{}' has another shape than a classifier's", file.string(), name));
+    const std::vector<float> values = in.read(name);
+    parts->weights[name] = at::from_blob(const_cast<float*>(values.data()), shape, at::kFloat).clone();
+  }
+  return Classifier(std::move(parts));
+}
+
+void Classifier::save(const fs::path& file) {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, SafetensorsTensor> tensors;
+  for (auto& [name, tensor] : parts_->weights) {
+    tensor = tensor.detach().to(at::kBFloat16).to(at::kFloat).contiguous();
+    tensors[name] = {
+        tensor.sizes().vec(), {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())}, "BF16"};
+  }
+  write_file_atomically(file, safetensors_of(tensors));
+}
+
+std::int64_t Classifier::parameter_count() const {
+  std::int64_t count = 0;
+  for (const auto& [name, tensor] : parts_->weights) count += tensor.numel();
+  return count;
+}
+
+namespace {
+
+/// Images `rows` as a tensor; each moved by shifts[r] and mirrored where asked for. What comes from beyond is black.
+Tensor batch_of(const Images& images, std::span<const std::int64_t> rows, std::span<const std::uint64_t> ways) {
+  const std::int64_t side = Classifier::kSide;
+  Tensor batch = at::full({static_cast<std::int64_t>(rows.size()), 1, side, side}, -1, at::kFloat);
+  float* to = batch.data_ptr<float>();
+  for (std::size_t r = 0; r < rows.size(); ++r, to += side * side) {
+    const std::uint8_t* from = images.values.data() + rows[r] * side * side;
+    const auto way = ways.empty() ? kShift * (2 * kShift + 2) : static_cast<std::int64_t>(ways[r]);
+    const std::int64_t down = way % (2 * kShift + 1) - kShift,
+                       across = way / (2 * kShift + 1) % (2 * kShift + 1) - kShift;
+    const bool mirrored = way >= (2 * kShift + 1) * (2 * kShift + 1);
+    for (std::int64_t y = 0; y < side; ++y) {
+      for (std::int64_t x = 0; x < side; ++x) {
+        const std::int64_t sy = y - down, sx = mirrored ? side - 1 - (x - across) : x - across;
+        if (sy < 0 || sy >= side || sx < 0 || sx >= side) continue;
+        to[y * side + x] = static_cast<float>(unit_of(from[sy * side + sx]));
+      }
+    }
+  }
+  return batch;
+}
+
+}  // namespace
+
+Classifier Classifier::train(const Images& images, std::span<const std::uint8_t> labels,
+                             const ClassifierOptions& options, const Progress& progress) {
+  check("train_classifier", images);
+  if (static_cast<std::size_t>(images.count) != labels.size() || images.count < 1)
+    throw std::invalid_argument(fmt::format("[train_classifier] {} images, {} labels", images.count, labels.size()));
+  if (options.epochs < 1 || options.batch < 1 || !(options.learning_rate > 0) ||
+      !(options.dropout >= 0 && options.dropout < 1))
+    throw std::invalid_argument(fmt::format("[train_classifier] {} epochs, batches of {}, rate {}, dropout {}",
+                                            options.epochs, options.batch, options.learning_rate, options.dropout));
+  auto parts = std::make_unique<Parts>();
+  std::vector<Tensor> means, squares;
+  for (std::size_t i = 0; i < kNames.size(); ++i) {  // He's initialisation
+    const auto& shape = shapes().at(kNames[i]);
+    Tensor tensor = at::zeros(shape, at::kFloat);
+    if (shape.size() > 1) {
+      std::vector<double> normal(static_cast<std::size_t>(tensor.numel()));
+      fill_normal(options.seed, i, 0, normal);
+      const double scale = std::sqrt(2.0 * static_cast<double>(shape[0]) / static_cast<double>(tensor.numel()));
+      for (std::size_t j = 0; j < normal.size(); ++j)
+        tensor.data_ptr<float>()[j] = static_cast<float>(scale * normal[j]);
+    }
+    parts->weights[kNames[i]] = tensor.requires_grad_(true);
+    means.push_back(at::zeros(shape, at::kFloat));
+    squares.push_back(at::zeros(shape, at::kFloat));
+  }
+  at::manual_seed(options.seed);
+  const std::int64_t batches = (images.count + options.batch - 1) / options.batch, steps = batches * options.epochs;
+  std::vector<std::int64_t> order(static_cast<std::size_t>(images.count));
+  std::iota(order.begin(), order.end(), 0);
+  for (std::int64_t step = 0; step < steps; ++step) {
+    progress.step("training the classifier", step, steps);
+    const auto epoch = static_cast<std::uint64_t>(step / batches);
+    if (step % batches == 0) {
+      for (std::size_t i = 0; i + 1 < order.size(); ++i)
+        std::swap(order[i], order[i + random_below(options.seed, 1000 + epoch, i, order.size() - i)]);
+    }
+    const auto from = static_cast<std::size_t>(step % batches * options.batch);
+    const auto count = std::min(static_cast<std::size_t>(options.batch), order.size() - from);
+    const std::span<const std::int64_t> rows(order.data() + from, count);
+    std::vector<std::uint64_t> ways(count);
+    Tensor truth = at::empty({static_cast<std::int64_t>(count)}, at::kLong);
+    for (std::size_t r = 0; r < count; ++r) {
+      ways[r] = random_below(options.seed, 2000 + epoch, from + r, 2 * (2 * kShift + 1) * (2 * kShift + 1));
+      truth.data_ptr<std::int64_t>()[r] = labels[static_cast<std::size_t>(rows[r])];
+    }
+    const Tensor features = at::dropout(parts->features(batch_of(images, rows, ways)), options.dropout, true);
+    at::cross_entropy_loss(parts->logits(features), truth).backward();
+    const at::NoGradGuard no_grad;
+    const double rate = options.learning_rate / 2 *
+                        (1 + std::cos(std::numbers::pi * static_cast<double>(step) / static_cast<double>(steps)));
+    const double bias1 = 1 - std::pow(kBeta1, step + 1), bias2 = 1 - std::pow(kBeta2, step + 1);
+    for (std::size_t i = 0; i < kNames.size(); ++i) {  // AdamW
+      Tensor& weight = parts->weights.at(kNames[i]);
+      const Tensor gradient = weight.grad();
+      means[i].mul_(kBeta1).add_(gradient, 1 - kBeta1);
+      squares[i].mul_(kBeta2).addcmul_(gradient, gradient, 1 - kBeta2);
+      if (weight.dim() > 1) weight.mul_(1 - rate * kWeightDecay);
+      weight.addcdiv_(means[i], (squares[i] / bias2).sqrt_().add_(1e-8), -rate / bias1);
+      weight.mutable_grad() = Tensor();
+    }
+  }
+  progress.step("training the classifier", steps, steps);
+  for (auto& [name, tensor] : parts->weights) tensor = tensor.detach();
+  return Classifier(std::move(parts));
+}
+
+std::vector<float> Classifier::features(const Images& images, const Progress& progress) const {
+  check("features", images);
+  const at::NoGradGuard no_grad;
+  std::vector<float> all;
+  for (std::int64_t from = 0; from < images.count; from += kBatch) {
+    progress.step("looking at images", from, images.count);
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min(kBatch, images.count - from)));
+    std::iota(rows.begin(), rows.end(), from);
+    const Tensor some = parts_->features(batch_of(images, rows, {})).contiguous();
+    all.insert(all.end(), some.data_ptr<float>(), some.data_ptr<float>() + some.numel());
+  }
+  return all;
+}
+
+std::vector<std::uint8_t> Classifier::classes(const Images& images, const Progress& progress) const {
+  const at::NoGradGuard no_grad;
+  std::vector<float> rows = features(images, progress);
+  const Tensor best = parts_->logits(at::from_blob(rows.data(), {images.count, kFeatures}, at::kFloat)).argmax(1);
+  std::vector<std::uint8_t> found;
+  for (std::int64_t i = 0; i < images.count; ++i)
+    found.push_back(static_cast<std::uint8_t>(best[i].item<std::int64_t>()));
+  return found;
+}
+
+}  // namespace tuiqiao
+#endif

@@ -1,0 +1,126 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
+#include "tuiqiao/diffusion/skip_tuning.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <utility>
+
+namespace tuiqiao {
+
+namespace {
+
+using at::Tensor;
+
+/// The skip is scaled where the concatenation has put it.
+JoinSkip scaled_join(std::vector<double> factors) {
+  return [factors = std::move(factors)](const Tensor& upward, const Tensor& skip, int index) {
+    Tensor joined = at::cat({upward, skip}, 1);
+    const double factor = factors[static_cast<std::size_t>(index)];
+    if (factor != 1) joined.narrow(1, upward.size(1), skip.size(1)).mul_(factor);
+    return joined;
+  };
+}
+
+/// Scales the frequencies -1 and 0 of both sides, as FreeU does with its threshold of 1.
+Tensor lowest_scaled(const Tensor& x, double factor) {
+  const auto lowest = [&](std::int64_t side) {
+    Tensor chosen = at::zeros({side}, x.options());
+    chosen[0] = 1;
+    chosen[side - 1] = 1;
+    return chosen;
+  };
+  const Tensor mask = 1 + (factor - 1) * lowest(x.size(2)).unsqueeze(1) * lowest(x.size(3)).unsqueeze(0);
+  return at::real(at::fft_ifft2(at::fft_fft2(x) * mask)).contiguous();
+}
+
+class SkipTunedDenoiser : public Denoiser {
+ public:
+  SkipTunedDenoiser(DiffusionModel& model, SkipTuning tuning, std::vector<std::int64_t> classes)
+      : model_(model),
+        tuning_(std::move(tuning)),
+        factors_(skip_factors(tuning_, model.net.skips())),
+        inner_(denoiser_of(model, std::move(classes))) {}
+
+  std::int64_t size() const override { return inner_->size(); }
+  void denoise(std::span<const double> x, double sigma, std::span<double> denoised) const override {
+    const double strength = tuning_.strength ? tuning_.strength(sigma) : 1;
+    std::vector<double> factors = factors_;
+    for (double& factor : factors) factor = 1 + strength * (factor - 1);
+    model_.net.set_join(scaled_join(std::move(factors)));
+    inner_->denoise(x, sigma, denoised);
+  }
+
+ private:
+  DiffusionModel& model_;
+  SkipTuning tuning_;
+  std::vector<double> factors_;
+  std::unique_ptr<Denoiser> inner_;
+};
+
+}  // namespace
+
+std::vector<double> skip_factors(const SkipTuning& tuning, int skips) {
+  if (!tuning.each.empty() && tuning.each.size() != static_cast<std::size_t>(skips))
+    throw std::invalid_argument(
+        fmt::format("[skip_factors] {} factors for a network of {} skips", tuning.each.size(), skips));
+  std::vector<double> factors = tuning.each;
+  for (int i = 0; tuning.each.empty() && i < skips; ++i)
+    factors.push_back(skips == 1 ? tuning.bottom : tuning.top + (tuning.bottom - tuning.top) * i / (skips - 1));
+  for (const double factor : factors) {
+    if (!std::isfinite(factor)) throw std::invalid_argument(fmt::format("[skip_factors] rho = {}", factor));
+  }
+  return factors;
+}
+
+void tune_skips(UNet& net, const SkipTuning& tuning) { net.set_join(scaled_join(skip_factors(tuning, net.skips()))); }
+
+void set_freeu(UNet& net, const FreeU& freeu) {
+  const int skips = net.skips(), of_level = net.config().layers_per_block + 1;
+  net.set_join([=](const Tensor& upward, const Tensor& skip, int index) {
+    const int level = (skips - 1 - index) / of_level;
+    if (level > 1) return at::cat({upward, skip}, 1);
+    const double b = level == 0 ? freeu.b1 : freeu.b2, s = level == 0 ? freeu.s1 : freeu.s2;
+    Tensor joined = at::cat({upward, s == 1 ? skip : lowest_scaled(skip, s)}, 1);
+    if (b != 1) joined.narrow(1, 0, upward.size(1) / 2).mul_(b);
+    return joined;
+  });
+}
+
+std::unique_ptr<Denoiser> skip_tuned(DiffusionModel& model, const SkipTuning& tuning,
+                                     std::vector<std::int64_t> classes) {
+  return std::make_unique<SkipTunedDenoiser>(model, tuning, std::move(classes));
+}
+
+std::vector<double> skip_effects(UNet& net, const Tensor& x, const Tensor& t, const Tensor& classes) {
+  constexpr double kRho = 0.9;
+  const at::NoGradGuard no_grad;
+  const int skips = net.skips();
+  // What comes up to the next joint is what the block before it made; behind the last joint is the network's output.
+  const auto made = [&](int scaled, double rho) {
+    std::vector<Tensor> upward(static_cast<std::size_t>(skips));
+    net.set_join([&](const Tensor& up, const Tensor& skip, int index) {
+      upward[static_cast<std::size_t>(index)] = up.clone();
+      return at::cat({up, index == scaled ? skip * rho : skip}, 1);
+    });
+    upward.push_back(net.forward(x, t, classes));
+    return upward;
+  };
+  const std::vector<Tensor> plain = made(-1, 1);
+  std::vector<double> effects;
+  for (int i = 0; i < skips; ++i) {
+    const auto behind = static_cast<std::size_t>(i == 0 ? skips : i - 1);
+    const Tensor& before = plain[behind];
+    const double moved = (made(i, kRho)[behind] - before).norm().item<double>(), whole = before.norm().item<double>();
+    effects.push_back(whole > 0 ? moved / whole / (1 - kRho) : 0);
+  }
+  net.set_join({});
+  return effects;
+}
+
+}  // namespace tuiqiao
+#endif

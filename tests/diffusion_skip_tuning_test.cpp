@@ -1,0 +1,174 @@
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numbers>
+#include <stdexcept>
+
+#include "tuiqiao/diffusion/noise.h"
+#include "tuiqiao/diffusion/skip_tuning.h"
+
+namespace tuiqiao {
+namespace {
+
+using at::Tensor;
+
+UNetConfig small(int groups) {
+  UNetConfig config;
+  config.in_channels = config.out_channels = 1;
+  config.sample_size = {8, 8};
+  config.block_out_channels = {8, 8, 8};
+  config.down_block_types = {"DownBlock2D", "DownBlock2D", "DownBlock2D"};
+  config.up_block_types = {"UpBlock2D", "UpBlock2D", "UpBlock2D"};
+  config.layers_per_block = 1;
+  config.norm_num_groups = groups;
+  config.add_attention = false;
+  return config;
+}
+
+/// With random weights everywhere.
+UNet network(int groups = 1) {
+  UNet net(small(groups), 1);
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < net.parameters().size(); ++i) {
+    Tensor weight = net.parameters()[i].second;
+    std::vector<double> values(static_cast<std::size_t>(weight.numel()));
+    fill_normal(2, i, 0, values);
+    for (std::size_t j = 0; j < values.size(); ++j) weight.data_ptr<float>()[j] += static_cast<float>(0.2 * values[j]);
+  }
+  return net;
+}
+
+Tensor image(std::uint64_t seed) {
+  Tensor x = at::empty({2, 1, 8, 8}, at::kFloat);
+  std::vector<double> values(static_cast<std::size_t>(x.numel()));
+  fill_normal(seed, 0, 0, values);
+  for (std::size_t j = 0; j < values.size(); ++j) x.data_ptr<float>()[j] = static_cast<float>(values[j]);
+  return x;
+}
+
+Tensor answer(const UNet& net) {
+  const at::NoGradGuard no_grad;
+  return net.forward(image(3), at::full({2}, 500.0F, at::kFloat));
+}
+
+double gap(const Tensor& a, const Tensor& b) { return (a - b).abs().max().item<double>(); }
+
+TEST(SkipFactors, AreLinearInTheIndex) {
+  const std::vector<double> factors = skip_factors({.top = 1, .bottom = 0.8}, 5);
+  ASSERT_EQ(factors.size(), 5U);
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_NEAR(factors[i], 1 - 0.05 * static_cast<double>(i), 1e-15);
+  EXPECT_EQ(skip_factors({.bottom = 0.8}, 1), (std::vector<double>{0.8}));
+  EXPECT_EQ(skip_factors({.each = {0.5, 2}}, 2), (std::vector<double>{0.5, 2}));
+  EXPECT_THROW(skip_factors({.each = {0.5, 2}}, 3), std::invalid_argument);
+  EXPECT_THROW(skip_factors({.bottom = NAN}, 3), std::invalid_argument);
+}
+
+TEST(SkipTuning, IsThePlainProductWithEachSkip) {
+  UNet net = network();
+  const Tensor plain = answer(net);
+  tune_skips(net, {});
+  EXPECT_TRUE(at::equal(answer(net), plain));  // bit by bit
+  const SkipTuning tuning{.top = 1.1, .bottom = 0.7};
+  const std::vector<double> factors = skip_factors(tuning, net.skips());
+  tune_skips(net, tuning);
+  const Tensor tuned = answer(net);
+  net.set_join([&](const Tensor& upward, const Tensor& skip, int index) {
+    return at::cat({upward, factors[static_cast<std::size_t>(index)] * skip}, 1);
+  });
+  EXPECT_LE(gap(tuned, answer(net)), 1e-6);
+  EXPECT_GT(gap(tuned, plain), 1e-3);
+  net.set_join({});
+  EXPECT_TRUE(at::equal(answer(net), plain));
+}
+
+TEST(SkipTuning, MayDependOnSigma) {
+  DiffusionModel model{network(), {}, 1, 8, 8};
+  std::vector<double> x(64), plain(64), tuned(64);
+  fill_normal(5, 0, 0, x);
+  const auto strength = [](double sigma) { return sigma > 1 ? 1.0 : 0.0; };
+  const auto denoiser = skip_tuned(model, {.bottom = 0.5, .strength = strength});
+  const auto at_sigma = [&](double sigma, std::vector<double>& result) {
+    model.net.set_join({});
+    denoiser_of(model)->denoise(x, sigma, plain);
+    denoiser->denoise(x, sigma, result);
+  };
+  at_sigma(0.5, tuned);
+  EXPECT_EQ(tuned, plain);
+  at_sigma(2, tuned);
+  EXPECT_NE(tuned, plain);
+}
+
+/// The four frequencies that FreeU scales, by their sums.
+Tensor lowest_scaled(const Tensor& x, double factor) {
+  Tensor result = x.clone();
+  const std::int64_t h = x.size(2), w = x.size(3);
+  for (std::int64_t image = 0; image < x.size(0) * x.size(1); ++image) {
+    const float* from = x.data_ptr<float>() + image * h * w;
+    float* to = result.data_ptr<float>() + image * h * w;
+    for (const std::int64_t u : {std::int64_t{0}, h - 1}) {
+      for (const std::int64_t v : {std::int64_t{0}, w - 1}) {
+        double re = 0, im = 0;
+        const auto angle = [&](std::int64_t i, std::int64_t j) {
+          return 2 * std::numbers::pi *
+                 (static_cast<double>(u * i) / static_cast<double>(h) +
+                  static_cast<double>(v * j) / static_cast<double>(w));
+        };
+        for (std::int64_t i = 0; i < h; ++i) {
+          for (std::int64_t j = 0; j < w; ++j) {
+            re += static_cast<double>(from[i * w + j]) * std::cos(angle(i, j));
+            im -= static_cast<double>(from[i * w + j]) * std::sin(angle(i, j));
+          }
+        }
+        for (std::int64_t i = 0; i < h; ++i) {
+          for (std::int64_t j = 0; j < w; ++j)
+            to[i * w + j] += static_cast<float>(
+                (factor - 1) * (re * std::cos(angle(i, j)) - im * std::sin(angle(i, j))) / static_cast<double>(h * w));
+        }
+      }
+    }
+  }
+  return result;
+}
+
+TEST(FreeUTest, ScalesHalfTheChannelsAndTheLowestFrequencies) {
+  UNet net = network();
+  const Tensor plain = answer(net);
+  set_freeu(net, {});
+  EXPECT_TRUE(at::equal(answer(net), plain));
+  const FreeU freeu{1.2, 1.4, 0.9, 0.2};
+  set_freeu(net, freeu);
+  const Tensor scaled = answer(net);
+  // Two skips a level; the deepest level is indices 4 and 5.
+  net.set_join([&](const Tensor& upward, const Tensor& skip, int index) {
+    if (index < 2) return at::cat({upward, skip}, 1);
+    Tensor up = upward.clone();
+    up.narrow(1, 0, 4).mul_(index < 4 ? freeu.b2 : freeu.b1);
+    return at::cat({up, lowest_scaled(skip.contiguous(), index < 4 ? freeu.s2 : freeu.s1)}, 1);
+  });
+  EXPECT_LE(gap(scaled, answer(net)), 1e-4);
+  EXPECT_GT(gap(scaled, plain), 1e-2);
+}
+
+// Where norms have groups that lie in one half each, what a skip's factor does to the residual branch is next to
+// nothing.
+TEST(SkipEffects, TellWhereANormCancelsTheFactor) {
+  UNet felt = network(1), cancelled = network(8);
+  const Tensor t = at::full({2}, 500.0F, at::kFloat);
+  const auto one = skip_effects(felt, image(3), t), many = skip_effects(cancelled, image(3), t);
+  ASSERT_EQ(one.size(), 6U);
+  ASSERT_EQ(many.size(), 6U);
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    EXPECT_GT(one[i], 0.01) << i;
+    EXPECT_LT(one[i], 2) << i;
+  }
+  double sum = 0, other = 0;
+  for (std::size_t i = 1; i < one.size(); ++i) {
+    sum += one[i];
+    other += many[i];
+  }
+  EXPECT_LT(other, sum);
+}
+
+}  // namespace
+}  // namespace tuiqiao
