@@ -115,7 +115,7 @@ std::int64_t Classifier::parameter_count() const {
 
 namespace {
 
-/// Images `rows` as a tensor; each moved by shifts[r] and mirrored where asked for. What comes from beyond is black.
+/// Images `rows` as a tensor; each moved by the way of that number. What comes from beyond is black.
 Tensor batch_of(const Images& images, std::span<const std::int64_t> rows, std::span<const std::uint64_t> ways) {
   const std::int64_t side = Classifier::kSide;
   Tensor batch = at::full({static_cast<std::int64_t>(rows.size()), 1, side, side}, -1, at::kFloat);
@@ -125,10 +125,9 @@ Tensor batch_of(const Images& images, std::span<const std::int64_t> rows, std::s
     const auto way = ways.empty() ? kShift * (2 * kShift + 2) : static_cast<std::int64_t>(ways[r]);
     const std::int64_t down = way % (2 * kShift + 1) - kShift,
                        across = way / (2 * kShift + 1) % (2 * kShift + 1) - kShift;
-    const bool mirrored = way >= (2 * kShift + 1) * (2 * kShift + 1);
     for (std::int64_t y = 0; y < side; ++y) {
       for (std::int64_t x = 0; x < side; ++x) {
-        const std::int64_t sy = y - down, sx = mirrored ? side - 1 - (x - across) : x - across;
+        const std::int64_t sy = y - down, sx = x - across;
         if (sy < 0 || sy >= side || sx < 0 || sx >= side) continue;
         to[y * side + x] = static_cast<float>(unit_of(from[sy * side + sx]));
       }
@@ -181,7 +180,7 @@ Classifier Classifier::train(const Images& images, std::span<const std::uint8_t>
     std::vector<std::uint64_t> ways(count);
     Tensor truth = at::empty({static_cast<std::int64_t>(count)}, at::kLong);
     for (std::size_t r = 0; r < count; ++r) {
-      ways[r] = random_below(options.seed, 2000 + epoch, from + r, 2 * (2 * kShift + 1) * (2 * kShift + 1));
+      ways[r] = random_below(options.seed, 2000 + epoch, from + r, (2 * kShift + 1) * (2 * kShift + 1));
       truth.data_ptr<std::int64_t>()[r] = labels[static_cast<std::size_t>(rows[r])];
     }
     const Tensor features = at::dropout(parts->features(batch_of(images, rows, ways)), options.dropout, true);

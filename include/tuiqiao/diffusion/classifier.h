@@ -33,7 +33,7 @@ class Classifier {
 
   /// Throws: tuiqiao::Error that names the file.
   static Classifier load(const std::filesystem::path& file);
-  /// Training sees images shifted by up to a pixel and mirrored. All of it is a function of the seed.
+  /// Training sees images shifted by up to a pixel. All of it is a function of the seed.
   /// Throws: std::invalid_argument "[train_classifier] ..."; Interrupted.
   static Classifier train(const Images& images, std::span<const std::uint8_t> labels, const ClassifierOptions& options,
                           const Progress& progress = {});

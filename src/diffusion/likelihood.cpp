@@ -1,0 +1,154 @@
+#include "tuiqiao/diffusion/likelihood.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numbers>
+#include <stdexcept>
+
+#include "tuiqiao/diffusion/noise.h"
+
+namespace tuiqiao {
+
+namespace {
+
+using Numbers = std::vector<double>;
+
+/// An explicit method: where its stages stand, on which one before each builds, and what they count.
+struct Method {
+  std::size_t stages;
+  std::array<double, 4> at, weights;
+};
+constexpr Method kHeun{2, {0, 1, 0, 0}, {0.5, 0.5, 0, 0}};
+constexpr Method kClassical{4, {0, 0.5, 0.5, 1}, {1.0 / 6, 1.0 / 3, 1.0 / 3, 1.0 / 6}};
+
+/// 1 or -1, numbers that are functions of the seed and the row alone.
+Numbers rademacher(std::uint64_t seed, std::uint64_t first, std::size_t rows, std::size_t width, int probes) {
+  Numbers values(rows * width * static_cast<std::size_t>(probes));
+  for (int p = 0; p < probes; ++p) {
+    const auto from = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(p) * rows * width);
+    image_noise(seed, first, static_cast<std::int64_t>(width))(static_cast<std::uint64_t>(p),
+                                                               {values.data() + from, rows * width});
+  }
+  for (double& value : values) value = value < 0 ? -1 : 1;
+  return values;
+}
+
+void check(std::int64_t size, std::span<const double> x, const LikelihoodOptions& o) {
+  const auto refuse = [](const std::string& what) { throw std::invalid_argument("[log_likelihoods] " + what); };
+  if (size < 1 || x.size() % static_cast<std::size_t>(size) != 0)
+    refuse(fmt::format("{} numbers are no rows of {}", x.size(), size));
+  if (!(o.sigma_min > 0 && o.sigma_min < o.sigma_max && std::isfinite(o.sigma_max)))
+    refuse(fmt::format("sigmas from {} to {}", o.sigma_min, o.sigma_max));
+  if (o.steps < 1 || o.probes < 0) refuse(fmt::format("{} steps, {} probes", o.steps, o.probes));
+  if (!std::all_of(x.begin(), x.end(), [](double value) { return std::isfinite(value); })) refuse("x is not finite");
+}
+
+}  // namespace
+
+TraceFunction trace_of(const MixtureDenoiser& denoiser) {
+  return [&denoiser](std::span<const double> x, double sigma, std::span<const double> probes,
+                     std::span<double> denoised, std::span<double> traces) {
+    denoiser.denoise(x, sigma, denoised);
+    const Mixture& m = denoiser.mixture();
+    const auto width = static_cast<std::size_t>(denoiser.size());
+    const std::size_t rows = x.size() / width, parts = m.weights.size();
+    const std::size_t count = probes.empty() ? 1 : probes.size() / x.size();
+    Numbers share(parts), to_mean(width);
+    for (std::size_t row = 0; row < rows; ++row) {
+      const double* at = x.data() + row * width;
+      double most = -HUGE_VAL, total = 0;
+      for (std::size_t k = 0; k < parts; ++k) {
+        const double variance = m.stds[k] * m.stds[k] + sigma * sigma;
+        double square = 0;
+        for (std::size_t i = 0; i < width; ++i) square += std::pow(at[i] - m.means[k][i], 2);
+        share[k] =
+            std::log(m.weights[k]) - square / (2 * variance) - static_cast<double>(width) / 2 * std::log(variance);
+        most = std::max(most, share[k]);
+      }
+      for (double& value : share) total += value = std::exp(value - most);
+      // J = sum of share_k (s_k I + c_k (g_k - mean g)'): c_k the part's own estimate, g_k its score.
+      const auto score = [&](std::size_t k, std::size_t i) {
+        return -(at[i] - m.means[k][i]) / (m.stds[k] * m.stds[k] + sigma * sigma);
+      };
+      std::ranges::fill(to_mean, 0);
+      for (std::size_t k = 0; k < parts; ++k) {
+        for (std::size_t i = 0; i < width; ++i) to_mean[i] += share[k] / total * score(k, i);
+      }
+      for (std::size_t p = 0; p < count; ++p) {
+        const double* v = probes.empty() ? nullptr : probes.data() + p * x.size() + row * width;
+        double trace = 0;
+        for (std::size_t k = 0; k < parts; ++k) {
+          const double shrink = m.stds[k] * m.stds[k] / (m.stds[k] * m.stds[k] + sigma * sigma);
+          double squares = 0, of_estimate = 0, of_score = 0, both = 0;
+          for (std::size_t i = 0; i < width; ++i) {
+            const double estimate = m.means[k][i] + shrink * (at[i] - m.means[k][i]), pull = score(k, i) - to_mean[i];
+            both += estimate * pull;
+            if (!v) continue;
+            squares += v[i] * v[i];
+            of_estimate += v[i] * estimate;
+            of_score += v[i] * pull;
+          }
+          trace += share[k] / total *
+                   (v ? shrink * squares + of_estimate * of_score : shrink * static_cast<double>(width) + both);
+        }
+        traces[p * rows + row] = trace;
+      }
+    }
+  };
+}
+
+std::vector<Likelihood> log_likelihoods(const TraceFunction& model, std::int64_t size, std::span<const double> x,
+                                        const LikelihoodOptions& options) {
+  check(size, x, options);
+  const auto width = static_cast<std::size_t>(size);
+  const std::size_t rows = x.size() / width,
+                    estimates = std::max<std::size_t>(static_cast<std::size_t>(options.probes), 1);
+  const Numbers probes = rademacher(options.seed, options.first, rows, width, options.probes);
+  const Method& method = options.fourth_order ? kClassical : kHeun;
+  const double start = std::log(options.sigma_min), step = (std::log(options.sigma_max) - start) / options.steps;
+  Numbers state(x.begin(), x.end()), there(state), denoised(state.size()), moved(state.size());
+  Numbers grown(rows * estimates, 0), traces(grown.size()), added(grown.size());
+  for (int n = 0; n < options.steps && rows > 0; ++n) {
+    options.progress.step("following the flow", n, options.steps);
+    std::ranges::fill(moved, 0);
+    std::ranges::fill(added, 0);
+    for (std::size_t s = 0; s < method.stages; ++s) {
+      // Each stage builds on the one before it alone; `denoised` still holds its slope.
+      for (std::size_t i = 0; i < state.size(); ++i)
+        there[i] = s == 0 ? state[i] : state[i] + method.at[s] * step * denoised[i];
+      model(there, std::exp(start + (n + method.at[s]) * step), probes, denoised, traces);
+      for (std::size_t i = 0; i < state.size(); ++i) {
+        denoised[i] = there[i] - denoised[i];
+        moved[i] += method.weights[s] * step * denoised[i];
+      }
+      for (std::size_t i = 0; i < added.size(); ++i)
+        added[i] += method.weights[s] * step * (static_cast<double>(size) - traces[i]);
+    }
+    for (std::size_t i = 0; i < state.size(); ++i) state[i] += moved[i];
+    for (std::size_t i = 0; i < grown.size(); ++i) grown[i] += added[i];
+  }
+  options.progress.step("following the flow", options.steps, options.steps);
+  std::vector<Likelihood> found(rows);
+  const double variance = 1 + options.sigma_max * options.sigma_max;
+  for (std::size_t row = 0; row < rows; ++row) {
+    double squares = 0, mean = 0, spread = 0;
+    for (std::size_t i = 0; i < width; ++i) squares += state[row * width + i] * state[row * width + i];
+    const double prior =
+        squares / (2 * variance) + static_cast<double>(size) / 2 * std::log(2 * std::numbers::pi * variance);
+    for (std::size_t p = 0; p < estimates; ++p) mean += grown[p * rows + row] / static_cast<double>(estimates);
+    for (std::size_t p = 0; p < estimates; ++p) spread += std::pow(grown[p * rows + row] - mean, 2);
+    found[row].nats = prior - mean;
+    if (estimates > 1) found[row].error = std::sqrt(spread / static_cast<double>((estimates - 1) * estimates));
+    if (!std::isfinite(found[row].nats)) throw Error("[log_likelihoods] the model's answer is not finite");
+  }
+  return found;
+}
+
+double bits_per_dimension(double nats, std::int64_t size) {
+  return nats / (static_cast<double>(size) * std::numbers::ln2) + std::log2(127.5);
+}
+
+}  // namespace tuiqiao
