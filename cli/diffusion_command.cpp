@@ -36,6 +36,10 @@ Run add_diffusion(CLI::App& app) {
   add("train", "Train a network on images, or go on with it", add_diffusion_train);
   add("sample", "Draw samples from a model", add_diffusion_sample);
   add("forward", "Evaluate a network once, to compare it with another implementation", add_diffusion_forward);
+  add("likelihood", "Tell how probable data are, by the probability-flow ODE", add_diffusion_likelihood);
+  add("encode", "Follow the flow from data to latents", add_diffusion_encode);
+  add("decode", "Follow the flow from latents to data", add_diffusion_decode);
+  add("interpolate", "Draw paths between data through their latents", add_diffusion_interpolate);
   add("quality", "Measure how far samples are from images, in a classifier's features", add_diffusion_quality);
   add("tune-skips", "Search the factor of a network's skips that few evaluations want", add_diffusion_tune);
   add("classifier", "Train that classifier", add_diffusion_classifier);

@@ -16,6 +16,10 @@ Run add_diffusion_sample(CLI::App& app);
 Run add_diffusion_forward(CLI::App& app);
 Run add_diffusion_classifier(CLI::App& app);
 Run add_diffusion_quality(CLI::App& app);
+Run add_diffusion_encode(CLI::App& app);
+Run add_diffusion_decode(CLI::App& app);
+Run add_diffusion_interpolate(CLI::App& app);
+Run add_diffusion_likelihood(CLI::App& app);
 Run add_diffusion_tune(CLI::App& app);
 
 /// Options that all of them have.

@@ -114,13 +114,18 @@ std::int64_t OpenedModel::size() const {
   return product;
 }
 
-std::unique_ptr<Denoiser> OpenedModel::denoiser(const ModelArguments& arguments, std::int64_t first,
-                                                std::int64_t rows) const {
-  if (mixture) return std::make_unique<MixtureDenoiser>(*mixture);
+std::vector<std::int64_t> OpenedModel::classes_of(const ModelArguments& arguments, std::int64_t first,
+                                                  std::int64_t rows) const {
   std::vector<std::int64_t> classes;
   for (std::int64_t row = first; row < first + rows && !arguments.classes.empty(); ++row)
     classes.push_back(arguments.classes[static_cast<std::size_t>(row) % arguments.classes.size()]);
-  return denoiser_of(*network, std::move(classes));
+  return classes;
+}
+
+std::unique_ptr<Denoiser> OpenedModel::denoiser(const ModelArguments& arguments, std::int64_t first,
+                                                std::int64_t rows) const {
+  if (mixture) return std::make_unique<MixtureDenoiser>(*mixture);
+  return denoiser_of(*network, classes_of(arguments, first, rows));
 }
 
 OpenedModel open_model(const ModelArguments& arguments, const std::string& device) {

@@ -32,14 +32,13 @@ void SamplerArguments::add_to(CLI::App& app) {
         throw CLI::Success();
       },
       "Print names, orders and sources of all samplers, and end");
-  option("--steps", steps, "N", "Steps; in steps of the process at most as many as those [50]")
+  option("--steps", steps, "N", "Steps; in steps of the process at most as many as those [50; of latents 100]")
       ->check(CLI::Range(1, 10000000));
-  option(
-      "--schedule", schedule, "NAME",
-      "Sigmas: the process's own steps, or uniform in log_sigma, karras (sigma^(1/rho)), cosine (atan sigma) or time "
-      "[steps]");
+  option("--schedule", schedule, "NAME",
+         "Sigmas: the process's own steps, or uniform in log_sigma, karras (sigma^(1/7)), cosine (atan sigma) or time "
+         "[steps]");
   option("--spacing", spacing, "NAME", "Which of its own steps: leading, trailing or linspace [the model's own]");
-  option("--rho", rho, "R", "Of --schedule karras [7]")->check(CLI::PositiveNumber);
+  option("--karras-rho", rho, "R", "Of --schedule karras [7]")->check(CLI::PositiveNumber);
   option("--sigma-max", sigma_max, "S", "Where other schedules begin [the process's last sigma]")
       ->check(CLI::PositiveNumber);
   option("--sigma-min", sigma_min, "S", "Stop at this sigma; 0: the process's first, then a step to 0 [0]")

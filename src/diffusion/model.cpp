@@ -163,5 +163,109 @@ std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<s
                                          model.process.variance == Variance::learned_range);
 }
 
+namespace {
+
+/// v' (dout/dx) v of rows, for each of the probes that follow one another; `x` and `out` hold the graph.
+void probe(at::Tensor& x, const at::Tensor& out, std::span<const double> probes, std::span<double> products) {
+  const auto numbers = static_cast<std::size_t>(x.numel());
+  const std::size_t count = probes.size() / numbers, rows = products.size() / count, width = numbers / rows;
+  for (std::size_t p = 0; p < count; ++p) {
+    at::Tensor v = at::empty(x.sizes(), at::kFloat);
+    std::copy_n(probes.data() + p * numbers, numbers, v.data_ptr<float>());
+    x.mutable_grad() = at::Tensor();
+    out.backward(v.to(x.device()), p + 1 < count);
+    const at::Tensor pulled = x.grad().cpu().contiguous();
+    for (std::size_t row = 0; row < rows; ++row) {
+      double sum = 0;
+      for (std::size_t i = row * width; i < (row + 1) * width; ++i)
+        sum += probes[p * numbers + i] * static_cast<double>(pulled.data_ptr<float>()[i]);
+      products[p * rows + row] = sum;
+    }
+  }
+}
+
+/// The network at steps of one process, with the graph of its inputs.
+class TracedNetwork {
+ public:
+  TracedNetwork(const DiffusionModel& model, std::vector<std::int64_t> classes)
+      : model_(model), schedule_(model.process.schedule()), classes_(std::move(classes)) {}
+
+  void operator()(std::span<const double> x, double sigma, std::span<const double> probes, std::span<double> denoised,
+                  std::span<double> traces) const {
+    const double A = 1 / std::hypot(1, sigma), B = sigma * A;
+    const std::size_t rows = x.size() / static_cast<std::size_t>(model_.size());
+    at::Tensor in =
+        at::empty({static_cast<std::int64_t>(rows), model_.channels, model_.height, model_.width}, at::kFloat);
+    for (std::size_t i = 0; i < x.size(); ++i) in.data_ptr<float>()[i] = static_cast<float>(A * x[i]);
+    in = in.to(model_.net.device()).requires_grad_(!probes.empty());
+    const at::Tensor out = forward(in, sigma, 0);
+    const at::Tensor values = out.detach().cpu().contiguous();
+    for (std::size_t i = 0; i < x.size(); ++i)
+      denoised[i] =
+          clean_of(model_.process.prediction, static_cast<double>(values.data_ptr<float>()[i]), A * x[i], A, B);
+    if (probes.empty()) {
+      for (std::size_t row = 0; row < rows; ++row) traces[row] = whole_trace(in, row, sigma);
+    } else {
+      probe(in, out, probes, traces);
+    }
+    // From the network's derivative in x_t to that of D in x = x_t / A. Probes of 1 and -1 have the square `size`.
+    const auto size = static_cast<double>(model_.size());
+    for (double& trace : traces) {
+      const Prediction prediction = model_.process.prediction;
+      if (prediction == Prediction::epsilon) trace = size - B * trace;
+      if (prediction == Prediction::sample) trace = A * trace;
+      if (prediction == Prediction::v) trace = A * A * size - A * B * trace;
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kChunk = 112;  // numbers of a datum that are probed at once
+
+  at::Tensor forward(const at::Tensor& x, double sigma, std::size_t row) const {
+    const at::Tensor t = at::full({x.size(0)}, schedule_.step_of(sigma) - 1, at::kFloat);
+    at::Tensor labels;
+    if (!classes_.empty()) {
+      const auto from = classes_.begin() + static_cast<std::ptrdiff_t>(row);
+      labels = at::tensor(std::vector<std::int64_t>(from, from + x.size(0)));
+    }
+    const at::Device device = model_.net.device();
+    return model_.net.forward(x, t.to(device), labels.defined() ? labels.to(device) : labels);
+  }
+
+  /// Row after row of the identity as probes of copies of one datum.
+  double whole_trace(const at::Tensor& all, std::size_t row, double sigma) const {
+    const std::int64_t size = model_.size();
+    double sum = 0;
+    for (std::int64_t from = 0; from < size; from += kChunk) {
+      const std::int64_t count = std::min(kChunk, size - from);
+      at::Tensor x =
+          all[static_cast<std::int64_t>(row)].detach().unsqueeze(0).repeat({count, 1, 1, 1}).requires_grad_(true);
+      const at::Tensor t = at::full({count}, schedule_.step_of(sigma) - 1, at::kFloat);
+      at::Tensor labels;
+      if (!classes_.empty()) labels = at::full({count}, classes_[row], at::kLong).to(x.device());
+      const at::Tensor out = model_.net.forward(x, t.to(x.device()), labels);
+      at::Tensor v = at::zeros({count, size}, at::kFloat);
+      for (std::int64_t i = 0; i < count; ++i) v.data_ptr<float>()[i * size + from + i] = 1;
+      out.backward(v.view(x.sizes()).to(x.device()));
+      const at::Tensor pulled = x.grad().cpu().contiguous();
+      for (std::int64_t i = 0; i < count; ++i)
+        sum += static_cast<double>(pulled.data_ptr<float>()[i * size + from + i]);
+    }
+    return sum;
+  }
+
+  const DiffusionModel& model_;
+  Schedule schedule_;
+  std::vector<std::int64_t> classes_;
+};
+
+}  // namespace
+
+TraceFunction trace_of(const DiffusionModel& model, std::vector<std::int64_t> classes) {
+  if (model.process.variance == Variance::learned_range)
+    throw std::invalid_argument("[trace_of] a network that predicts variances");
+  return TracedNetwork(model, std::move(classes));
+}
+
 }  // namespace tuiqiao
 #endif

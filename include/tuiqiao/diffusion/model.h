@@ -7,6 +7,7 @@
 
 #include "tuiqiao/diffusion/ancestral.h"
 #include "tuiqiao/diffusion/denoiser.h"
+#include "tuiqiao/diffusion/likelihood.h"
 #include "tuiqiao/diffusion/unet.h"
 
 namespace tuiqiao {
@@ -49,5 +50,9 @@ DiffusionModel load_diffusion_model(const std::filesystem::path& folder, const a
 /// The network as a Denoiser that keeps a reference to it: float64 outside, float32 inside, without gradients.
 /// `classes` is one class for each row of every batch, or empty.
 std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<std::int64_t> classes = {});
+
+/// The same with derivatives, by one backward pass for each probe, or for each number of a datum where there is none.
+/// Error: float32's. Throws: std::invalid_argument for a network that predicts variances too.
+TraceFunction trace_of(const DiffusionModel& model, std::vector<std::int64_t> classes = {});
 
 }  // namespace tuiqiao

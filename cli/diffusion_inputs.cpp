@@ -1,0 +1,89 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
+#include "diffusion_inputs.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "npy.h"
+#include "tuiqiao/diffusion/images.h"
+#include "tuiqiao/diffusion/noise.h"
+
+namespace tuiqiao::cli {
+
+namespace {
+
+/// Uniform in [-1/2, 1/2), of a normal number.
+double uniform_of(double normal) { return 0.5 * std::erfc(-normal / std::numbers::sqrt2) - 0.5; }
+
+Inputs read_images_of(const InputArguments& a, const OpenedModel& model) {
+  const Images images = read_images(a.data, a.part);
+  if (!model.is_image() || std::vector{images.channels, images.height, images.width} != model.shape)
+    throw Error(fmt::format("{}: images of [{}, {}, {}]; the model has [{}]", a.data, images.channels, images.height,
+                            images.width, fmt::join(model.shape, ", ")));
+  if (a.first >= images.count) throw Error(fmt::format("{}: {} images; none after {}", a.data, images.count, a.first));
+  Inputs inputs{a.count > 0 ? std::min(a.count, images.count - a.first) : images.count - a.first, {}};
+  const auto size = static_cast<std::size_t>(images.size());
+  inputs.values.resize(static_cast<std::size_t>(inputs.count) * size);
+  if (!a.as_it_is) image_noise(a.noise_seed, static_cast<std::uint64_t>(a.first), images.size())(0, inputs.values);
+  for (std::size_t i = 0; i < inputs.values.size(); ++i) {
+    const double more = a.as_it_is ? 0 : uniform_of(inputs.values[i]);
+    inputs.values[i] = unit_of(images.values[static_cast<std::size_t>(a.first) * size + i]) + more / 127.5;
+  }
+  return inputs;
+}
+
+}  // namespace
+
+void InputArguments::add_to(CLI::App& app) {
+  app.add_option("--x", x, "An .npy file of data, [N, shape of one]")->type_name("FILE");
+  app.add_option("--data", data, "Images, as train reads them")->type_name("PATH")->excludes("--x");
+  app.add_option("--part", part, "Of MNIST's files: train or t10k [train]")->type_name("NAME");
+  app.add_option("-n,--count", count, "How many; 0 for all [0]")->type_name("N")->check(CLI::NonNegativeNumber);
+  app.add_option("--first", first, "Number of the first [0]")->type_name("I")->check(CLI::NonNegativeNumber);
+}
+
+Inputs read_states(const std::string& file, const OpenedModel& model) {
+  NpyArray array = read_npy(file);
+  std::vector<std::int64_t> shape = model.shape;
+  shape.insert(shape.begin(), array.shape.empty() ? 0 : array.shape[0]);
+  if (array.shape != shape || array.values.empty())
+    throw Error(fmt::format("{}: of shape [{}]; [N, {}] is wanted", file, fmt::join(array.shape, ", "),
+                            fmt::join(model.shape, ", ")));
+  if (!std::all_of(array.values.begin(), array.values.end(), [](double value) { return std::isfinite(value); }))
+    throw Error(fmt::format("{}: holds numbers that are not finite", file));
+  return {array.shape[0], std::move(array.values)};
+}
+
+Inputs read_inputs(const InputArguments& a, const OpenedModel& model) {
+  if (a.x.empty() == a.data.empty()) throw std::invalid_argument("one of --x and --data is needed");
+  if (a.x.empty()) return read_images_of(a, model);
+  Inputs all = read_states(a.x, model);
+  if (a.first >= all.count) throw Error(fmt::format("{}: {} data; none after {}", a.x, all.count, a.first));
+  const std::int64_t count = a.count > 0 ? std::min(a.count, all.count - a.first) : all.count - a.first;
+  const auto from = all.values.begin() + static_cast<std::ptrdiff_t>(a.first * model.size());
+  return {count, {from, from + static_cast<std::ptrdiff_t>(count * model.size())}};
+}
+
+Chart histogram(const std::vector<double>& values, const std::string& label) {
+  constexpr std::size_t kMostParts = 40;
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  const std::size_t parts = std::clamp<std::size_t>(values.size() / 4, 1, kMostParts);
+  const double width = *high > *low ? (*high - *low) / static_cast<double>(parts) : 1;
+  std::vector<double> counts(parts, 0);
+  for (const double value : values) ++counts[std::min(static_cast<std::size_t>((value - *low) / width), parts - 1)];
+  Series steps{"", {{*low, 0}}};
+  for (std::size_t p = 0; p < parts; ++p) {
+    steps.points.emplace_back(*low + width * static_cast<double>(p), counts[p]);
+    steps.points.emplace_back(*low + width * static_cast<double>(p + 1), counts[p]);
+  }
+  steps.points.emplace_back(*low + width * static_cast<double>(parts), 0);
+  return {fmt::format("{} data", values.size()), {label}, {"data"}, {steps}};
+}
+
+}  // namespace tuiqiao::cli
+#endif

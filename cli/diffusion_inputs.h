@@ -1,0 +1,37 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "chart.h"
+#include "diffusion_model.h"
+
+namespace tuiqiao::cli {
+
+/// Data that a command looks at.
+struct InputArguments {
+  std::string x, data, part = "train";
+  std::int64_t count = 0, first = 0;
+  std::uint64_t noise_seed = 0;
+  bool as_it_is = false;  ///< no dequantising noise
+
+  void add_to(CLI::App& app);
+};
+
+struct Inputs {
+  std::int64_t count = 0;
+  std::vector<double> values;  ///< rows of the model's size
+};
+
+/// Throws: tuiqiao::Error that names the file; std::invalid_argument unless one of --x and --data is given.
+Inputs read_inputs(const InputArguments& arguments, const OpenedModel& model);
+
+/// Throws: tuiqiao::Error where the array is no [N, shape of the model's datum] of finite numbers.
+Inputs read_states(const std::string& file, const OpenedModel& model);
+
+/// How many of the values lie in each of some equal parts of their range.
+Chart histogram(const std::vector<double>& values, const std::string& label);
+
+}  // namespace tuiqiao::cli

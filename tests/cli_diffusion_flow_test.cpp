@@ -1,0 +1,125 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "cli_diffusion_fixture.h"
+#include "npy.h"
+#include "tuiqiao/diffusion/images.h"
+
+// Likelihood, latents, scaled skips and quality from the command line.
+
+namespace tuiqiao::test {
+namespace {
+
+using DiffusionFlowCli = DiffusionCli;
+
+TEST_F(DiffusionFlowCli, TellsTheLikelihoodOfAMixture) {
+  write("x.npy", npy_of(std::vector<double>{-1, 0, 1, 1, 0, 0.5}, std::vector<std::int64_t>{3, 2}));
+  const Result result =
+      run({"diffusion", "likelihood", "--model", analytic(), "--x", path("x.npy"), "--probes", "0", "--steps", "300",
+           "--fourth-order", "--sigma-min", "0.001", "--sigma-max", "10000", "--json", "--plot", path("bars.svg")});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const auto lines = lines_of(result.out);
+  ASSERT_EQ(lines.size(), 3U);
+  const auto density = [](double x, double y) {
+    const auto part = [&](double weight, double mx, double my, double s) {
+      return weight / (2 * std::numbers::pi * s * s) *
+             std::exp(-(std::pow(x - mx, 2) + std::pow(y - my, 2)) / (2 * s * s));
+    };
+    return part(0.25, -1, 0, 0.1) + part(0.75, 1, 1, 0.2);
+  };
+  EXPECT_NEAR(json::parse(lines[0])["nats"], -std::log(density(-1, 0)), 1e-3);
+  EXPECT_NEAR(json::parse(lines[1])["nats"], -std::log(density(1, 1)), 1e-3);
+  EXPECT_EQ(json::parse(lines[2])["nfe"], 1200);
+  EXPECT_TRUE(json::parse(lines[2])["bits_per_dim"].is_null());
+  EXPECT_NE(result.err.find("over 3 data"), std::string::npos) << result.err;
+  EXPECT_TRUE(content_of(path("bars.svg")).starts_with("<svg"));
+}
+
+// Exact and estimated traces of one network, whose float32 they share.
+TEST_F(DiffusionFlowCli, ProbesANetworkWithinItsErrors) {
+  const std::string model = small_model();
+  const auto told = [&](const char* probes) {
+    const Result result = run({"diffusion", "likelihood", "--model", model, "--data", path("bars.npy"), "-n", "2",
+                               "--steps", "8", "--probes", probes, "--json", "--threads", "1"});
+    EXPECT_EQ(result.code, 0) << result.err;
+    return json::parse(lines_of(result.out).at(1));
+  };
+  const json whole = told("0"), probed = told("200");
+  EXPECT_EQ(whole["stderr_nats"], 0);
+  const double error = probed["stderr_nats"];
+  EXPECT_GT(error, 0);
+  EXPECT_LT(error, 20);
+  EXPECT_NEAR(probed["nats"].get<double>(), whole["nats"].get<double>(), 5 * error + 1e-3);
+  EXPECT_NEAR(whole["bits_per_dim"].get<double>(),
+              whole["nats"].get<double>() / (64 * std::numbers::ln2) + std::log2(127.5), 1e-9);
+}
+
+TEST_F(DiffusionFlowCli, EncodesAndComesBack) {
+  const std::string model = small_model();
+  const auto error = [&](const char* steps) {
+    const Result result = run({"diffusion", "encode", "--model", model, "--data", path("bars.npy"), "-n", "3",
+                               "--steps", steps, "--out", path("z.npy"), "--json", "--threads", "1"});
+    EXPECT_EQ(result.code, 0) << result.err;
+    return json::parse(result.out)["round_trip_rms"].get<double>();
+  };
+  const double coarse = error("20"), fine = error("80");
+  EXPECT_LT(fine, coarse / 8);
+  const NpyArray z = read_npy(path("z.npy"));
+  EXPECT_EQ(z.shape, (std::vector<std::int64_t>{3, 1, 8, 8}));
+  const Result back = run({"diffusion", "decode", "--model", model, "--z", path("z.npy"), "--steps", "80", "--out",
+                           path("x.npy"), "--grid", path("x.png"), "--threads", "1"});
+  ASSERT_EQ(back.code, 0) << back.err;
+  const Images bars = read_images(path("bars.npy"));
+  const NpyArray x = read_npy(path("x.npy"));
+  for (std::size_t i = 0; i < x.values.size(); ++i) ASSERT_NEAR(x.values[i], unit_of(bars.values[i]), 0.05) << i;
+  // The ends of a path are the data themselves.
+  const Result path_between = run({"diffusion", "interpolate", "--model", model, "--data", path("bars.npy"), "-n", "2",
+                                   "--columns", "4", "--steps", "80", "--out", path("p.npy"), "--threads", "1"});
+  ASSERT_EQ(path_between.code, 0) << path_between.err;
+  const NpyArray p = read_npy(path("p.npy"));
+  EXPECT_EQ(p.shape, (std::vector<std::int64_t>{4, 1, 8, 8}));
+  for (std::size_t i = 0; i < 64; ++i) {
+    ASSERT_NEAR(p.values[i], unit_of(bars.values[i]), 0.05);
+    ASSERT_NEAR(p.values[3 * 64 + i], unit_of(bars.values[64 + i]), 0.05);
+  }
+}
+
+TEST_F(DiffusionFlowCli, ScalesSkips) {
+  const std::string model = small_model();
+  const auto values = [&](const Arguments& more) {
+    Arguments all = sample(model, {"-n", "2", "--sampler", "euler", "--steps", "4", "--out", path("x.npy")});
+    const Result result = run(changed(all, more));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return read_npy(path("x.npy")).values;
+  };
+  const auto plain = values({});
+  EXPECT_EQ(values({"--rho-bottom", "1", "--rho-top", "1"}), plain);
+  EXPECT_NE(values({"--rho-bottom", "0.5"}), plain);
+  EXPECT_NE(values({"--freeu", "1.2,1.4,0.9,0.2"}), plain);
+  EXPECT_EQ(values({"--rho", "1,1,1,1"}), plain);
+  EXPECT_EQ(values({"--rho", "1,0.9,0.8,0.7"}), values({"--rho-bottom", "0.7"}));
+}
+
+TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
+  const std::string model = small_model();
+  expect_refused({"diffusion", "likelihood", "--model", analytic()}, kUsage, {"--x", "--data"});
+  expect_refused({"diffusion", "likelihood", "--model", analytic(), "--x", path("none.npy")}, kBadInput, {"none.npy"});
+  expect_refused({"diffusion", "likelihood", "--model", analytic(), "--x", path("bars.npy")}, kBadInput,
+                 {"bars.npy", "[N, 2]"});
+  expect_refused(
+      {"diffusion", "encode", "--model", model, "--data", path("bars.npy"), "--sampler", "sde", "--out", path("z.npy")},
+      kUsage, {"sde", "noise"});
+  expect_refused({"diffusion", "decode", "--model", model, "--z", path("bars.npy")}, kBadInput, {"bars.npy"});
+  expect_refused({"diffusion", "interpolate", "--model", model, "--data", path("bars.npy"), "-n", "3"}, kUsage,
+                 {"pairs"});
+  expect_refused(sample(model, {"--rho", "1,2"}), kUsage, {"2 factors", "4 skips"});
+  expect_refused(sample(analytic(), {"--rho-bottom", "0.8"}), kUsage, {"skips"});
+  expect_refused({"diffusion", "quality", "--samples", path("bars.npy"), "--classifier", path("none")}, kBadInput,
+                 {"none"});
+  expect_refused({"diffusion", "tune-skips", "--model", analytic(), "--out", path("r.json")}, kUsage, {"skips"});
+}
+
+}  // namespace
+}  // namespace tuiqiao::test
