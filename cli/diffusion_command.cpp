@@ -42,6 +42,7 @@ Run add_diffusion(CLI::App& app) {
   add("interpolate", "Draw paths between data through their latents", add_diffusion_interpolate);
   add("quality", "Measure how far samples are from images, in a classifier's features", add_diffusion_quality);
   add("tune-skips", "Search the factor of a network's skips that few evaluations want", add_diffusion_tune);
+  add("compare", "Measure samplers against one another at few evaluations", add_diffusion_compare);
   add("classifier", "Train that classifier", add_diffusion_classifier);
   return [&app, commands](const std::stop_token& stop) { return commands.at(app.get_subcommands().front())(stop); };
 }

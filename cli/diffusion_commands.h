@@ -21,6 +21,7 @@ Run add_diffusion_decode(CLI::App& app);
 Run add_diffusion_interpolate(CLI::App& app);
 Run add_diffusion_likelihood(CLI::App& app);
 Run add_diffusion_tune(CLI::App& app);
+Run add_diffusion_compare(CLI::App& app);
 
 /// Options that all of them have.
 struct DeviceArguments {

@@ -120,7 +120,7 @@ Run add_diffusion_classifier(CLI::App& app) {
   app.add_option("--epochs", a.options.epochs, "Times that each image is seen [12]")
       ->type_name("N")
       ->check(CLI::Range(1, 10000));
-  app.add_option("--batch", a.options.batch, "Images a step [128]")->type_name("N")->check(CLI::Range(1, 100000));
+  app.add_option("--batch", a.options.batch, "Images a step [64]")->type_name("N")->check(CLI::Range(1, 100000));
   app.add_option("--learning-rate", a.options.learning_rate, "Of AdamW, falling to 0 [0.001]")
       ->type_name("R")
       ->check(CLI::PositiveNumber);

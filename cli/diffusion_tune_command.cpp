@@ -11,13 +11,9 @@
 
 #include "chart.h"
 #include "diffusion_commands.h"
-#include "diffusion_model.h"
-#include "diffusion_sampler_options.h"
+#include "diffusion_measure.h"
 #include "file_output.h"
 #include "terminal.h"
-#include "tuiqiao/diffusion/classifier.h"
-#include "tuiqiao/diffusion/metrics.h"
-#include "tuiqiao/diffusion/skip_tuning.h"
 
 namespace tuiqiao::cli {
 
@@ -36,13 +32,12 @@ the grid, then golden sections beside its best. What OUT holds already from the 
 struct Arguments {
   ModelArguments model;
   SamplerArguments sampler;
+  MeasureArguments measure;
   int nfe = 8, refine = 4;
-  std::int64_t count = 1000, batch = 100;
   std::vector<double> grid{0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15};
   std::vector<std::uint64_t> seeds{0};
   double rho_top = 1;
-  std::string out, plot, reference = "/usr/share/datasets/fashion-mnist",
-                         classifier = "models/fashion-mnist-classifier/classifier.safetensors";
+  std::string out, plot;
   DeviceArguments device;
 };
 
@@ -61,35 +56,27 @@ class Tuning {
       const std::string problem = file->empty() ? "" : why_not_writable(*file);
       if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", *file, problem));
     }
-    OpenedModel opened = open_model(a_.model, a_.device.device);
-    if (!opened.is_image()) throw std::invalid_argument("--model: an analytic model has no skips");
+    const OpenedModel opened = open_model(a_.model, a_.device.device);
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
     if (info.name == "adaptive") throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");
-    a_.sampler.steps = (a_.nfe - 1) / info.evaluations + 1;
-    sigmas_ = a_.sampler.sigmas(opened);
-    clip_ = opened.clip;
-    // The skips are set on a network of its own.
-    model_ = std::make_unique<DiffusionModel>(DiffusionModel{opened.network->net.clone(), opened.network->process,
-                                                             opened.network->channels, opened.network->height,
-                                                             opened.network->width});
-    model_->net.set_half_convolutions(a_.model.half);
+    a_.sampler.steps = steps_of(info, a_.nfe);
+    way_ = {a_.sampler, a_.sampler.sigmas(opened), 1, a_.rho_top};
     settings_ = {{"model", a_.model.model},
                  {"sampler", a_.sampler.sampler},
                  {"schedule", a_.sampler.schedule},
-                 {"sigmas", sigmas_},
-                 {"count", a_.count},
+                 {"sigmas", way_.sigmas},
+                 {"count", a_.measure.count},
                  {"seeds", a_.seeds},
-                 {"classifier", a_.classifier},
+                 {"classifier", a_.measure.classifier},
                  {"rho_top", a_.rho_top},
                  {"order", a_.sampler.order},
                  {"s_fraction", a_.sampler.s_fraction}};
     load();
-    classifier_ = std::make_unique<Classifier>(Classifier::load(a_.classifier));
-    reference_ = feature_moments(classifier_->features(read_images(a_.reference), progress_), Classifier::kFeatures);
+    measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
     bar_.clear();
     tell(fmt::format("tuiqiao: {} evaluations for each rho: {} images, {} seeds, {} steps of {}\n",
-                     a_.count * static_cast<std::int64_t>(a_.seeds.size()) * evaluations(), a_.count, a_.seeds.size(),
-                     sigmas_.size() - 1, info.name));
+                     a_.measure.count * static_cast<std::int64_t>(a_.seeds.size()) * way_.evaluations(),
+                     a_.measure.count, a_.seeds.size(), way_.sigmas.size() - 1, info.name));
     for (const double rho : a_.grid) value_of(rho);
     refine();
     write_plot();
@@ -107,11 +94,6 @@ class Tuning {
     double sum = 0;
     for (const double value : values) sum += value / static_cast<double>(values.size());
     return sum;
-  }
-
-  std::int64_t evaluations() const {
-    const auto steps = static_cast<std::int64_t>(sigmas_.size()) - 1;
-    return (steps - 1) * sampler_named(a_.sampler.sampler).evaluations + 1;
   }
 
   std::map<double, Values>::const_iterator best_of() const {
@@ -132,7 +114,7 @@ class Tuning {
       points.push_back({{"rho_bottom", rho}, {"fd_fmnist", values}, {"mean", mean(values)}});
     const auto best = best_of();
     write_file_atomically(a_.out, ordered_json{{"settings", settings_},
-                                               {"nfe", evaluations()},
+                                               {"nfe", way_.evaluations()},
                                                {"best", {{"rho_bottom", best->first}, {"fd_fmnist", best->second}}},
                                                {"points", points},
                                                {"peak_rss_bytes", peak_rss_bytes()}}
@@ -143,9 +125,12 @@ class Tuning {
   const Values& value_of(double rho) {
     rho = std::round(rho * 1e4) / 1e4;
     if (const auto found = known_.find(rho); found != known_.end()) return found->second;
-    tune_skips(model_->net, {.top = a_.rho_top, .bottom = rho});
+    way_.rho_bottom = rho;
     Values values;
-    for (const std::uint64_t seed : a_.seeds) values.push_back(distance_of(seed, rho));
+    for (const std::uint64_t seed : a_.seeds) {
+      const std::string what = fmt::format("rho {:.3f}, seed {}", rho, seed);
+      values.push_back(measure_->quality(measure_->samples(way_, seed, a_.measure.count, what)).fd);
+    }
     bar_.clear();
     std::string each;
     for (const double value : values) each += fmt::format(" {:.3f}", value);
@@ -153,27 +138,6 @@ class Tuning {
     known_[rho] = values;
     save();
     return known_[rho];
-  }
-
-  double distance_of(std::uint64_t seed, double rho) {
-    const auto denoiser = denoiser_of(*model_, a_.model.classes);
-    const std::int64_t size = model_->size();
-    std::vector<float> features;
-    for (std::int64_t from = 0; from < a_.count; from += a_.batch) {
-      const std::int64_t rows = std::min(a_.batch, a_.count - from);
-      progress_.step(fmt::format("rho {:.3f}, seed {}", rho, seed), from, a_.count);
-      std::vector<double> x(static_cast<std::size_t>(rows * size));
-      const NoiseSource noise = image_noise(seed, static_cast<std::uint64_t>(from), size);
-      noise(0, x);
-      for (double& value : x) value *= std::hypot(1, sigmas_.front());
-      SamplerOptions options = a_.sampler.options(sigmas_, seed, static_cast<std::uint64_t>(from), size);
-      options.clip = clip_;
-      options.progress.stop = progress_.stop;
-      sample(a_.sampler.sampler, *denoiser, sigmas_, noise, options, x);
-      const auto some = classifier_->features(images_of(x, model_->channels, model_->height, model_->width));
-      features.insert(features.end(), some.begin(), some.end());
-    }
-    return frechet_distance(reference_, feature_moments(features, Classifier::kFeatures));
   }
 
   /// Golden sections between the neighbours of the best so far.
@@ -192,7 +156,7 @@ class Tuning {
 
   void write_plot() const {
     if (a_.plot.empty()) return;
-    Chart chart{fmt::format("{} at {} evaluations", a_.sampler.sampler, evaluations()),
+    Chart chart{fmt::format("{} at {} evaluations", a_.sampler.sampler, way_.evaluations()),
                 {"rho of the deepest skip"},
                 {"FD-FMNIST"},
                 {}};
@@ -207,11 +171,8 @@ class Tuning {
   Arguments a_;
   Progress progress_;
   ProgressBar bar_;
-  std::unique_ptr<DiffusionModel> model_;
-  std::unique_ptr<Classifier> classifier_;
-  FeatureMoments reference_;
-  std::vector<double> sigmas_;
-  double clip_ = 0;
+  Measure::Way way_;
+  std::unique_ptr<Measure> measure_;
   ordered_json settings_;
   std::map<double, Values> known_;  ///< by rho_bottom
 };
@@ -226,27 +187,18 @@ Run add_diffusion_tune(CLI::App& app) {
   a.sampler.sampler = "dpmpp-2m";
   a.sampler.add_to(app);
   app.remove_option(app.get_option("--steps"));
-  const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 31);
+  a.measure.add_to(app);
   app.add_option("--nfe", a.nfe, "Evaluations of the network for each image, in about [8]")
       ->type_name("N")
       ->check(CLI::Range(1, 100000));
-  app.add_option("-n,--count", a.count, "Images for each rho and seed [1000]")
-      ->type_name("N")
-      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 31));
   app.add_option("--seeds", a.seeds, "Of the noise, one measurement each [0]")->type_name("S,...")->delimiter(',');
   app.add_option("--grid", a.grid, "Values of rho_bottom to begin with [0.7,0.75,...,1.15]")
       ->type_name("R,...")
       ->delimiter(',');
   app.add_option("--refine", a.refine, "Golden sections after them [4]")->type_name("N")->check(CLI::Range(0, 100));
   app.add_option("--tune-top", a.rho_top, "rho of the skip nearest the input [1]")->type_name("R");
-  app.add_option("--batch", a.batch, "Images at once [100]")->type_name("N")->check(positive);
   app.add_option("--out", a.out, "Write values here as JSON, after each")->type_name("FILE")->required();
   app.add_option("--plot", a.plot, "Write the curve here as .svg")->type_name("FILE");
-  app.add_option("--reference", a.reference, "Folder of the training images [/usr/share/datasets/fashion-mnist]")
-      ->type_name("DIR");
-  app.add_option("--classifier", a.classifier,
-                 "Whose features [models/fashion-mnist-classifier/classifier.safetensors]")
-      ->type_name("FILE");
   a.device.add_to(app);
   return [arguments](const std::stop_token& stop) { return Tuning(*arguments, stop)(); };
 }

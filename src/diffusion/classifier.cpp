@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -25,7 +26,6 @@ using at::Tensor;
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kBatch = 500;  // of images that are only looked at
-constexpr std::int64_t kShift = 1;    // pixels that training moves images by, at most
 constexpr double kWeightDecay = 0.01, kBeta1 = 0.9, kBeta2 = 0.999;
 
 constexpr std::array<const char*, 8> kNames{"conv1.bias",    "conv1.weight",    "conv2.bias",   "conv2.weight",
@@ -115,23 +115,14 @@ std::int64_t Classifier::parameter_count() const {
 
 namespace {
 
-/// Images `rows` as a tensor; each moved by the way of that number. What comes from beyond is black.
-Tensor batch_of(const Images& images, std::span<const std::int64_t> rows, std::span<const std::uint64_t> ways) {
-  const std::int64_t side = Classifier::kSide;
-  Tensor batch = at::full({static_cast<std::int64_t>(rows.size()), 1, side, side}, -1, at::kFloat);
+/// Images `rows` as a tensor.
+Tensor batch_of(const Images& images, std::span<const std::int64_t> rows) {
+  const std::int64_t side = Classifier::kSide, size = side * side;
+  Tensor batch = at::empty({static_cast<std::int64_t>(rows.size()), 1, side, side}, at::kFloat);
   float* to = batch.data_ptr<float>();
-  for (std::size_t r = 0; r < rows.size(); ++r, to += side * side) {
-    const std::uint8_t* from = images.values.data() + rows[r] * side * side;
-    const auto way = ways.empty() ? kShift * (2 * kShift + 2) : static_cast<std::int64_t>(ways[r]);
-    const std::int64_t down = way % (2 * kShift + 1) - kShift,
-                       across = way / (2 * kShift + 1) % (2 * kShift + 1) - kShift;
-    for (std::int64_t y = 0; y < side; ++y) {
-      for (std::int64_t x = 0; x < side; ++x) {
-        const std::int64_t sy = y - down, sx = x - across;
-        if (sy < 0 || sy >= side || sx < 0 || sx >= side) continue;
-        to[y * side + x] = static_cast<float>(unit_of(from[sy * side + sx]));
-      }
-    }
+  for (const std::int64_t row : rows) {
+    const std::uint8_t* from = images.values.data() + row * size;
+    to = std::transform(from, from + size, to, [](std::uint8_t value) { return static_cast<float>(unit_of(value)); });
   }
   return batch;
 }
@@ -177,13 +168,11 @@ Classifier Classifier::train(const Images& images, std::span<const std::uint8_t>
     const auto from = static_cast<std::size_t>(step % batches * options.batch);
     const auto count = std::min(static_cast<std::size_t>(options.batch), order.size() - from);
     const std::span<const std::int64_t> rows(order.data() + from, count);
-    std::vector<std::uint64_t> ways(count);
     Tensor truth = at::empty({static_cast<std::int64_t>(count)}, at::kLong);
     for (std::size_t r = 0; r < count; ++r) {
-      ways[r] = random_below(options.seed, 2000 + epoch, from + r, (2 * kShift + 1) * (2 * kShift + 1));
       truth.data_ptr<std::int64_t>()[r] = labels[static_cast<std::size_t>(rows[r])];
     }
-    const Tensor features = at::dropout(parts->features(batch_of(images, rows, ways)), options.dropout, true);
+    const Tensor features = at::dropout(parts->features(batch_of(images, rows)), options.dropout, true);
     at::cross_entropy_loss(parts->logits(features), truth).backward();
     const at::NoGradGuard no_grad;
     const double rate = options.learning_rate / 2 *
@@ -212,7 +201,7 @@ std::vector<float> Classifier::features(const Images& images, const Progress& pr
     progress.step("looking at images", from, images.count);
     std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min(kBatch, images.count - from)));
     std::iota(rows.begin(), rows.end(), from);
-    const Tensor some = parts_->features(batch_of(images, rows, {})).contiguous();
+    const Tensor some = parts_->features(batch_of(images, rows)).contiguous();
     all.insert(all.end(), some.data_ptr<float>(), some.data_ptr<float>() + some.numel());
   }
   return all;

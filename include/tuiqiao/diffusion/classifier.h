@@ -18,9 +18,9 @@ std::vector<std::uint8_t> read_labels(const std::filesystem::path& folder, const
 
 struct ClassifierOptions {
   int epochs = 12;
-  int batch = 128;
+  int batch = 64;
   double learning_rate = 1e-3;  ///< falls to 0 along a cosine
-  double dropout = 0.3;         ///< of the features; 0 for none
+  double dropout = 0.4;         ///< of the features; 0 for none
   std::uint64_t seed = 0;
 };
 
@@ -33,7 +33,7 @@ class Classifier {
 
   /// Throws: tuiqiao::Error that names the file.
   static Classifier load(const std::filesystem::path& file);
-  /// Training sees images shifted by up to a pixel. All of it is a function of the seed.
+  /// All of it is a function of the seed.
   /// Throws: std::invalid_argument "[train_classifier] ..."; Interrupted.
   static Classifier train(const Images& images, std::span<const std::uint8_t> labels, const ClassifierOptions& options,
                           const Progress& progress = {});

@@ -1,0 +1,264 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "chart.h"
+#include "diffusion_commands.h"
+#include "diffusion_measure.h"
+#include "file_output.h"
+#include "terminal.h"
+
+namespace tuiqiao::cli {
+
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr const char* kExamples = R"(Examples:
+  tuiqiao diffusion compare --model models/fashion-mnist --samplers euler,dpmpp-2m,unipc --nfe 5,10,20 --schedule karras \
+      --out build/few.json --plot build/few.svg
+  tuiqiao diffusion compare --model models/fashion-mnist --samplers heun,sde --rhos 1,0.9 --seeds 1,2,3 -n 2000 --out few.json
+Image i has the same noise in all ways. FD-FMNIST and KID compare with the training images in a classifier's features; `distance`
+is the root mean square to a solution of many steps from the same noise, for samplers of the ODE. What OUT holds already from
+the same settings is not done again.)";
+
+struct Arguments {
+  ModelArguments model;
+  SamplerArguments sampler;
+  MeasureArguments measure;
+  std::vector<std::string> samplers{"euler", "heun", "dpmpp-2m", "dpmpp-3m", "unipc", "deis"};
+  std::vector<int> nfe{5, 10, 20};
+  std::vector<double> rhos{1};
+  std::vector<std::uint64_t> seeds{0};
+  int solution_steps = 500;
+  std::int64_t solution_images = 100;
+  std::string out, plot;
+  DeviceArguments device;
+};
+
+class Comparison {
+ public:
+  Comparison(const Arguments& arguments, const std::stop_token& stop) : a_(arguments) {
+    progress_ = {[&](std::string_view what, std::int64_t done, std::int64_t total) { bar_.show(what, done, total); },
+                 stop};
+  }
+
+  int operator()() {
+    a_.device.settle();
+    for (const std::string* file : {&a_.out, &a_.plot}) {
+      const std::string problem = file->empty() ? "" : why_not_writable(*file);
+      if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", *file, problem));
+    }
+    const OpenedModel opened = open_model(a_.model, a_.device.device);
+    plan(opened);
+    settings_ = {{"model", a_.model.model},
+                 {"schedule", a_.sampler.schedule},
+                 {"count", a_.measure.count},
+                 {"classifier", a_.measure.classifier},
+                 {"solution_steps", a_.solution_steps},
+                 {"solution_images", a_.solution_images},
+                 {"s_fraction", a_.sampler.s_fraction}};
+    load();
+    tell_cost();
+    measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
+    for (const Measure::Way& way : ways_) {
+      for (const std::uint64_t seed : a_.seeds) evaluate(way, seed, opened);
+    }
+    bar_.clear();
+    print_table();
+    write_plot();
+    return kDone;
+  }
+
+ private:
+  static std::string key(const Measure::Way& way, std::uint64_t seed) {
+    return fmt::format("{} nfe {} rho {} seed {}", way.sampler.sampler, way.evaluations(), way.rho_bottom, seed);
+  }
+
+  void plan(const OpenedModel& opened) {
+    for (const std::string& name : a_.samplers) {
+      const SamplerInfo& info = sampler_named(name);
+      if (info.name == "adaptive") throw std::invalid_argument("--samplers: adaptive chooses its own evaluations");
+      for (const int nfe : a_.nfe) {
+        for (const double rho : a_.rhos) {
+          Measure::Way way{a_.sampler, {}, rho, 1};
+          way.sampler.sampler = name;
+          way.sampler.steps = steps_of(info, nfe);
+          way.sigmas = way.sampler.sigmas(opened);
+          ways_.push_back(std::move(way));
+        }
+      }
+    }
+  }
+
+  void load() {
+    std::ifstream in(a_.out);
+    const json kept = json::parse(in, nullptr, false);
+    if (kept.is_discarded() || !kept.is_object() || kept.value("settings", json()) != json(settings_)) return;
+    for (const json& row : kept["rows"]) rows_[row["key"]] = row;
+  }
+
+  void tell_cost() const {
+    std::int64_t evaluations = 0, left = 0;
+    for (const Measure::Way& way : ways_) {
+      for (const std::uint64_t seed : a_.seeds) {
+        if (rows_.contains(key(way, seed))) continue;
+        evaluations += way.evaluations() * a_.measure.count;
+        ++left;
+      }
+    }
+    tell(fmt::format(
+        "tuiqiao: {} measurements, {} of them to do: {} evaluations of the network, and {} for solutions\n",
+        ways_.size() * a_.seeds.size(), left, evaluations,
+        left == 0 ? 0 : a_.solution_images * a_.solution_steps * static_cast<std::int64_t>(a_.seeds.size())));
+  }
+
+  /// Of the ODE with plain skips, from the same noise.
+  const std::vector<double>& solution(std::uint64_t seed, const OpenedModel& opened) {
+    if (!solutions_.contains(seed)) {
+      Measure::Way way{a_.sampler, {}, 1, 1};
+      way.sampler.sampler = "dpmpp-2m";
+      way.sampler.steps = a_.solution_steps;
+      way.sigmas = way.sampler.sigmas(opened);
+      solutions_[seed] = measure_->samples(way, seed, a_.solution_images, fmt::format("solution, seed {}", seed));
+    }
+    return solutions_.at(seed);
+  }
+
+  void evaluate(const Measure::Way& way, std::uint64_t seed, const OpenedModel& opened) {
+    const std::string name = key(way, seed);
+    if (rows_.contains(name)) return;
+    const SamplerInfo& info = sampler_named(way.sampler.sampler);
+    const std::vector<double> x = measure_->samples(way, seed, a_.measure.count, name);
+    const Measure::Quality quality = measure_->quality(x);
+    ordered_json row{
+        {"key", name},  {"sampler", info.name},    {"nfe", way.evaluations()}, {"rho_bottom", way.rho_bottom},
+        {"seed", seed}, {"fd_fmnist", quality.fd}, {"kid", quality.kid.value}, {"distance", nullptr}};
+    const bool deterministic = !info.stochastic || a_.sampler.s_fraction == 0;
+    if (deterministic && a_.solution_images > 0) {
+      const std::vector<double>& exact = solution(seed, opened);
+      const std::size_t numbers = std::min(exact.size(), x.size());
+      double sum = 0;
+      for (std::size_t i = 0; i < numbers; ++i) sum += (x[i] - exact[i]) * (x[i] - exact[i]);
+      row["distance"] = std::sqrt(sum / static_cast<double>(numbers));
+    }
+    bar_.clear();
+    tell(fmt::format("{}: FD-FMNIST {:.3f}\n", name, quality.fd));
+    rows_[name] = row;
+    save();
+  }
+
+  void save() const {
+    ordered_json rows = ordered_json::array();
+    for (const auto& [name, row] : rows_) rows.push_back(row);
+    write_file_atomically(
+        a_.out,
+        ordered_json{{"settings", settings_}, {"rows", rows}, {"peak_rss_bytes", peak_rss_bytes()}}.dump(1) + "\n");
+  }
+
+  struct Figures {
+    double mean = 0, least = HUGE_VAL, most = -HUGE_VAL;
+  };
+  /// Over seeds; none where a figure is missing.
+  std::optional<Figures> figures(const Measure::Way& way, const char* field) const {
+    Figures found;
+    for (const std::uint64_t seed : a_.seeds) {
+      const ordered_json& value = rows_.at(key(way, seed)).at(field);
+      if (value.is_null()) return std::nullopt;
+      found.mean += value.get<double>() / static_cast<double>(a_.seeds.size());
+      found.least = std::min(found.least, value.get<double>());
+      found.most = std::max(found.most, value.get<double>());
+    }
+    return found;
+  }
+
+  void print_table() const {
+    std::string text =
+        fmt::format("| sampler | NFE | rho | FD-FMNIST [{} seeds] | KID | distance |\n|---|---|---|---|---|---|\n",
+                    a_.seeds.size());
+    for (const Measure::Way& way : ways_) {
+      const Figures fd = *figures(way, "fd_fmnist"), kid = *figures(way, "kid");
+      const auto distance = figures(way, "distance");
+      text += fmt::format("| {} | {} | {} | {:.3f} [{:.3f}, {:.3f}] | {:.4f} | {} |\n", way.sampler.sampler,
+                          way.evaluations(), way.rho_bottom, fd.mean, fd.least, fd.most, kid.mean,
+                          distance ? fmt::format("{:.4f}", distance->mean) : "");
+    }
+    print(text);
+  }
+
+  void write_plot() const {
+    if (a_.plot.empty()) return;
+    Chart quality{"FD-FMNIST against evaluations", {"NFE", Scale::logarithmic}, {"FD-FMNIST", Scale::logarithmic}, {}};
+    Chart distance{"Distance to the solution", {"NFE", Scale::logarithmic}, {"RMS", Scale::logarithmic}, {}};
+    for (const Measure::Way& way : ways_) {
+      const std::string name =
+          way.rho_bottom == 1 ? way.sampler.sampler : fmt::format("{} rho {}", way.sampler.sampler, way.rho_bottom);
+      const auto add = [&](Chart& chart, const std::optional<Figures>& found) {
+        if (!found) return;
+        const auto known =
+            std::find_if(chart.series.begin(), chart.series.end(), [&](const Series& s) { return s.name == name; });
+        Series& series = known == chart.series.end() ? chart.series.emplace_back(Series{name, {}}) : *known;
+        series.points.emplace_back(static_cast<double>(way.evaluations()), found->mean);
+      };
+      add(quality, figures(way, "fd_fmnist"));
+      add(distance, figures(way, "distance"));
+    }
+    std::vector<Chart> charts{quality};
+    if (!distance.series.empty()) charts.push_back(distance);
+    write_file_atomically(a_.plot, svg_of(charts));
+  }
+
+  Arguments a_;
+  Progress progress_;
+  ProgressBar bar_;
+  std::vector<Measure::Way> ways_;
+  std::unique_ptr<Measure> measure_;
+  std::map<std::uint64_t, std::vector<double>> solutions_;
+  ordered_json settings_;
+  std::map<std::string, ordered_json> rows_;
+};
+
+}  // namespace
+
+Run add_diffusion_compare(CLI::App& app) {
+  const auto arguments = std::make_shared<Arguments>();
+  Arguments& a = *arguments;
+  app.footer(kExamples);
+  a.model.add_to(app);
+  a.sampler.add_to(app);
+  app.remove_option(app.get_option("--steps"));
+  app.remove_option(app.get_option("--sampler"));
+  a.measure.add_to(app);
+  app.add_option("--samplers", a.samplers, "Of --list-samplers [euler,heun,dpmpp-2m,dpmpp-3m,unipc,deis]")
+      ->type_name("NAME,...")
+      ->delimiter(',');
+  app.add_option("--nfe", a.nfe, "Evaluations of the network for each image, in about [5,10,20]")
+      ->type_name("N,...")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 100000));
+  app.add_option("--rhos", a.rhos, "Factors of the deepest skip [1]")->type_name("R,...")->delimiter(',');
+  app.add_option("--seeds", a.seeds, "Of the noise, one measurement each [0]")->type_name("S,...")->delimiter(',');
+  app.add_option("--solution-steps", a.solution_steps, "Of the solution that distances are to (dpmpp-2m) [500]")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000000));
+  app.add_option("--solution-images", a.solution_images, "For how many images; 0 for none [100]")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--out", a.out, "Write values here as JSON, after each")->type_name("FILE")->required();
+  app.add_option("--plot", a.plot, "Write quality and distance against evaluations here as .svg")->type_name("FILE");
+  a.device.add_to(app);
+  return [arguments](const std::stop_token& stop) { return Comparison(*arguments, stop)(); };
+}
+
+}  // namespace tuiqiao::cli
+#endif
