@@ -102,6 +102,70 @@ TEST_F(DiffusionFlowCli, ScalesSkips) {
   EXPECT_EQ(values({"--rho", "1,0.9,0.8,0.7"}), values({"--rho-bottom", "0.7"}));
 }
 
+/// Quality needs images as wide as the classifier's.
+class DiffusionQualityCli : public DiffusionCli {
+ protected:
+  void SetUp() override {
+    DiffusionCli::SetUp();
+    std::vector<double> bars(40 * 784, 0);
+    for (std::size_t n = 0; n < 40; ++n) {
+      for (std::size_t i = 0; i < 784; ++i) bars[784 * n + i] = i % 28 / 2 == n % 14 ? 255 : static_cast<double>(n);
+    }
+    write("wide.npy", npy_of(bars, std::vector<std::int64_t>{40, 28, 28}));
+    const Result trained = run(train("wide", "2", {"--data", path("wide.npy")}));
+    EXPECT_EQ(trained.code, 0) << trained.err;
+  }
+  Arguments with(const char* command, const Arguments& more) const {
+    Arguments all{"diffusion", command, "--reference", path("wide.npy"), "--classifier", kClassifier, "--threads", "1"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  const std::string kClassifier =
+      (fs::path(TUIQIAO_TEST_DATA) / "../../models/fashion-mnist-classifier/classifier.safetensors").string();
+};
+
+TEST_F(DiffusionQualityCli, IsZeroForTheImagesThemselves) {
+  const Result same = run(with("quality", {"--samples", path("wide.npy"), "--json"}));
+  ASSERT_EQ(same.code, 0) << same.err;
+  const json told = json::parse(same.out);
+  EXPECT_NEAR(told["fd_fmnist"], 0, 1e-6);
+  EXPECT_EQ(told["samples"], 40);
+  ASSERT_EQ(run(sample(path("wide/model"), {"-n", "20", "--steps", "3", "--out", path("x.npy")})).code, 0);
+  const Result noise = run(with("quality", {"--samples", path("x.npy"), "--json"}));
+  ASSERT_EQ(noise.code, 0) << noise.err;
+  EXPECT_GT(json::parse(noise.out)["fd_fmnist"], 1);
+}
+
+TEST_F(DiffusionQualityCli, SearchesFactorsAndGoesOn) {
+  Arguments arguments = with("tune-skips", {"--model", path("wide/model"), "--nfe", "4", "--sampler", "heun",
+                                            "--schedule", "karras", "-n", "12", "--grid", "0.8,1,1.1", "--refine", "1",
+                                            "--out", path("rho.json"), "--plot", path("rho.svg")});
+  const Result first = run(arguments);
+  ASSERT_EQ(first.code, 0) << first.err;
+  const json told = json::parse(content_of(path("rho.json")));
+  EXPECT_EQ(told["points"].size(), 4U);
+  EXPECT_EQ(told["nfe"], 3);  // two steps of heun
+  EXPECT_TRUE(content_of(path("rho.svg")).starts_with("<svg"));
+  EXPECT_NE(first.err.find("rho_bottom 0.800"), std::string::npos);
+  const Result again = run(arguments);
+  EXPECT_EQ(again.out, first.out);
+  EXPECT_EQ(again.err.find("rho_bottom 0.800"), std::string::npos) << again.err;
+}
+
+TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
+  Arguments arguments = with("compare", {"--model", path("wide/model"), "--samplers", "euler,sde", "--nfe", "3,6",
+                                         "--rhos", "1,0.9", "-n", "10", "--solution-steps", "20", "--solution-images",
+                                         "4", "--out", path("few.json"), "--plot", path("few.svg")});
+  const Result first = run(arguments);
+  ASSERT_EQ(first.code, 0) << first.err;
+  const json rows = json::parse(content_of(path("few.json")))["rows"];
+  ASSERT_EQ(rows.size(), 8U);
+  for (const json& row : rows) EXPECT_EQ(row["distance"].is_null(), row["sampler"] == "sde") << row;
+  const Result again = run(arguments);
+  EXPECT_EQ(again.out, first.out);
+  EXPECT_NE(again.err.find("8 measurements, 0 of them to do"), std::string::npos) << again.err;
+}
+
 TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
   const std::string model = small_model();
   expect_refused({"diffusion", "likelihood", "--model", analytic()}, kUsage, {"--x", "--data"});

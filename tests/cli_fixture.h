@@ -69,7 +69,8 @@ class Cli : public testing::Test {
   static std::string words(std::int64_t count) {
     constexpr const char* kWords[] = {"water", "bridge", "station", "heron", "river", "keeper", "lease", "night."};
     std::string text;
-    for (std::int64_t i = 0; i < count; ++i) text += fmt::format("{}{}", i == 0 ? "" : " ", kWords[(i * i + i / 3) % 8]);
+    for (std::int64_t i = 0; i < count; ++i)
+      text += fmt::format("{}{}", i == 0 ? "" : " ", kWords[(i * i + i / 3) % 8]);
     return text;
   }
 

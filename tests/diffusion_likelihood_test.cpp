@@ -10,8 +10,7 @@
 namespace tuiqiao {
 namespace {
 
-const LikelihoodOptions kFine{
-    .sigma_min = 0.01, .sigma_max = 1e5, .steps = 600, .fourth_order = true, .probes = 0};
+const LikelihoodOptions kFine{.sigma_min = 0.01, .sigma_max = 1e5, .steps = 600, .fourth_order = true, .probes = 0};
 
 /// -log of the mixture's own density at sigma.
 double exact(const Mixture& m, std::span<const double> x, double sigma) {
