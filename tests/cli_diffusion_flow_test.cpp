@@ -82,7 +82,7 @@ TEST_F(DiffusionFlowCli, EncodesAndComesBack) {
   EXPECT_EQ(p.shape, (std::vector<std::int64_t>{4, 1, 8, 8}));
   for (std::size_t i = 0; i < 64; ++i) {
     ASSERT_NEAR(p.values[i], unit_of(bars.values[i]), 0.05);
-    ASSERT_NEAR(p.values[3 * 64 + i], unit_of(bars.values[64 + i]), 0.05);
+    ASSERT_NEAR(p.values[std::size_t{3} * 64 + i], unit_of(bars.values[64 + i]), 0.05);
   }
 }
 
@@ -107,7 +107,7 @@ class DiffusionQualityCli : public DiffusionCli {
  protected:
   void SetUp() override {
     DiffusionCli::SetUp();
-    std::vector<double> bars(40 * 784, 0);
+    std::vector<double> bars(std::size_t{40} * 784, 0);
     for (std::size_t n = 0; n < 40; ++n) {
       for (std::size_t i = 0; i < 784; ++i) bars[784 * n + i] = i % 28 / 2 == n % 14 ? 255 : static_cast<double>(n);
     }

@@ -13,10 +13,8 @@ namespace tuiqiao {
 namespace {
 
 using test::all_texts;
-using test::LearntOptions;
 using test::LearntVocabulary;
 using test::random_texts;
-using test::Words;
 
 using Sequence = std::vector<Token>;
 

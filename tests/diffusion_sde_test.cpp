@@ -178,7 +178,7 @@ double mean_distance(std::span<const double> x, std::span<const double> y) {
   for (std::size_t i = 0; i < x.size(); i += 2) {
     for (std::size_t j = 0; j < y.size(); j += 2) sum += std::hypot(x[i] - y[j], x[i + 1] - y[j + 1]);
   }
-  return sum / static_cast<double>(x.size() / 2 * (y.size() / 2));
+  return 4 * sum / (static_cast<double>(x.size()) * static_cast<double>(y.size()));
 }
 
 double energy_distance(std::span<const double> x, std::span<const double> y) {

@@ -1,3 +1,5 @@
+// clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
+#ifndef __clang_analyzer__
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -172,3 +174,4 @@ TEST(SkipEffects, TellWhereANormCancelsTheFactor) {
 
 }  // namespace
 }  // namespace tuiqiao
+#endif
