@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <stdexcept>
@@ -28,13 +29,14 @@ Moments exact_at(double sigma) { return {kMean, kStd * kStd + sigma * sigma}; }
 
 /// For normal data every sampler is linear in its start and in each of its normal numbers. Its moments follow from one
 /// run of rows that each have one of these set to 1: no chance in it.
-Moments moments_of(std::string_view name, std::span<const double> sigmas, const SamplerOptions& options) {
+Moments moments_of(std::string_view name, std::span<const double> sigmas, const SamplerOptions& options,
+                   double noise_scale = 1) {
   const std::size_t draws = sigmas.size();
   std::vector<double> x(2 + draws, 0);
   x[1] = 1;
-  const NoiseSource one_each = [](std::uint64_t draw, std::span<double> values) {
+  const NoiseSource one_each = [=](std::uint64_t draw, std::span<double> values) {
     std::ranges::fill(values, 0);
-    values[1 + draw] = 1;
+    values[1 + draw] = noise_scale;
   };
   sample(name, gaussian(), sigmas, one_each, options, x);
   const Moments start = exact_at(sigmas.front());
@@ -86,16 +88,19 @@ TEST(Sde, EveryFractionHasTheMarginalsAtEveryTime) {
   }
 }
 
-// Half the noise, or the reverse drift with the forward noise, would be seen.
-TEST(Sde, WrongNoiseHasOtherMarginals) {
-  SamplerOptions options;
+// Noise of half the variance, or the forward process's drift on the way down, would be seen.
+TEST(Sde, WrongNoiseAndWrongDriftHaveOtherMarginals) {
   const std::vector<double> sigmas = grid(400, 10, 0.5);
-  const auto half = [](double from, double to, std::span<double> values) {
-    static_cast<void>(from), static_cast<void>(to);
-    std::ranges::fill(values, 0);
-  };
-  options.path = half;
-  EXPECT_LT(moments_of("sde", sigmas, options).variance, 0.5 * exact_at(0.5).variance);
+  const double exact = exact_at(0.5).variance;
+  EXPECT_NEAR(moments_of("sde", sigmas, {}).variance / exact, 1, 0.02);
+  EXPECT_LT(moments_of("sde", sigmas, {}, std::sqrt(0.5)).variance, 0.8 * exact);
+  double variance = exact_at(10).variance;  // Euler and Maruyama with 1 - c^2 for 1 + c^2, c = 1/2
+  for (std::size_t n = 0; n + 1 < sigmas.size(); ++n) {
+    const double from = sigmas[n], to = sigmas[n + 1], shrink = from * from / (kStd * kStd + from * from);
+    const double factor = 1 - 0.75 * shrink * (from - to) / from;
+    variance = factor * factor * variance + 0.25 * (from * from - to * to);
+  }
+  EXPECT_GT(variance, 1.5 * exact);
 }
 
 double weak_order(std::string_view name, const Fraction& fraction, double from, double to) {
@@ -193,6 +198,35 @@ std::vector<double> noisy_mixture(const Mixture& mixture, double sigma, std::uin
   return x;
 }
 
+/// Both means, both variances, the covariance.
+std::array<double, 5> second_moments(std::span<const double> x) {
+  std::array<double, 5> m{};
+  const double n = static_cast<double>(x.size()) / 2;
+  for (std::size_t i = 0; i < x.size(); ++i) m[i % 2] += x[i] / n;
+  for (std::size_t i = 0; i < x.size(); i += 2) {
+    m[2] += (x[i] - m[0]) * (x[i] - m[0]) / n;
+    m[3] += (x[i + 1] - m[1]) * (x[i + 1] - m[1]) / n;
+    m[4] += (x[i] - m[0]) * (x[i + 1] - m[1]) / n;
+  }
+  return m;
+}
+
+std::array<double, 5> exact_moments(const Mixture& mixture, double sigma) {
+  std::array<double, 5> m{};
+  double total = 0;
+  for (const double weight : mixture.weights) total += weight;
+  for (std::size_t k = 0; k < mixture.weights.size(); ++k) {
+    const double weight = mixture.weights[k] / total, variance = mixture.stds[k] * mixture.stds[k] + sigma * sigma;
+    const double a = mixture.means[k][0], b = mixture.means[k][1];
+    m[0] += weight * a;
+    m[1] += weight * b;
+    m[2] += weight * (a * a + variance);
+    m[3] += weight * (b * b + variance);
+    m[4] += weight * a * b;
+  }
+  return {m[0], m[1], m[2] - m[0] * m[0], m[3] - m[1] * m[1], m[4] - m[0] * m[1]};
+}
+
 TEST(Sde, MixturesKeepTheirLawUpAndDown) {
   const MixtureDenoiser denoiser({{1, 2, 1}, {{-1, 0.5}, {0.7, 0}, {0.2, -1}}, {0.1, 0.3, 0.2}});
   constexpr std::size_t kRows = 1000;
@@ -208,6 +242,12 @@ TEST(Sde, MixturesKeepTheirLawUpAndDown) {
       const double start = energy_distance(truth, x);
       sample("sde-heun", denoiser, grid(60, from, to), image_noise(21, 0, 2), options, x);
       EXPECT_LT(energy_distance(truth, x), 1.5 * floor) << fraction.name << " to " << to;
+      const std::array<double, 5> found = second_moments(x), exact = exact_moments(denoiser.mixture(), to);
+      const double scale = 5 / std::sqrt(static_cast<double>(kRows));
+      for (std::size_t m = 0; m < 5; ++m) {
+        const double deviation = m < 2 ? std::sqrt(exact[2 + m]) : 1.5 * std::max(exact[2], exact[3]);
+        EXPECT_NEAR(found[m], exact[m], scale * deviation) << fraction.name << " to " << to << ", moment " << m;
+      }
       EXPECT_GT(start, 3 * floor);
     }
   }

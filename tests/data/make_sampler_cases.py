@@ -63,7 +63,7 @@ def heun(steps):
 
 
 def main():
-    cases = [heun(10)]
+    cases = [heun(steps) for steps in (5, 10, 20)]
     for steps in (5, 10, 20):
         cases.append(case("DDIMScheduler", "euler",
                           diffusers.DDIMScheduler(clip_sample=False), steps, True))
@@ -75,9 +75,11 @@ def main():
             cases.append(case("UniPCMultistepScheduler", "unipc",
                               diffusers.UniPCMultistepScheduler(solver_order=order), steps, False, order=order,
                               lower_order_final=True))
-        cases.append(case("UniPCMultistepScheduler without corrector", "unipc",
-                          diffusers.UniPCMultistepScheduler(solver_order=2, disable_corrector=list(range(100))), steps,
-                          False, order=2, corrector=False, lower_order_final=True))
+        for order in (1, 2, 3):
+            cases.append(case("UniPCMultistepScheduler without corrector", "unipc",
+                              diffusers.UniPCMultistepScheduler(solver_order=order,
+                                                                disable_corrector=list(range(100))), steps,
+                              False, order=order, corrector=False, lower_order_final=True))
         for order in (1, 2, 3):
             cases.append(case("DEISMultistepScheduler", "deis", diffusers.DEISMultistepScheduler(solver_order=order),
                               steps, False, order=order, lower_order_final=few))
