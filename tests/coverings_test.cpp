@@ -89,11 +89,14 @@ bool has_witness(const LearntVocabulary& learnt, const Sequence& sequence, const
   return false;
 }
 
-// Letters of the longest text that is enumerated. Sanitizers make each take twenty times as long.
+// Letters of the longest text that is enumerated, and texts that are looked at for each vocabulary. Sanitizers make
+// each take twenty times as long.
 #ifdef __SANITIZE_ADDRESS__
 constexpr int kLongest = 4;
+constexpr std::size_t kStarts = 5;
 #else
 constexpr int kLongest = 5;
+constexpr std::size_t kStarts = 20;
 #endif
 
 class OfLearntVocabularies : public testing::TestWithParam<test::LearntKind> {};
@@ -119,7 +122,7 @@ TEST_P(OfLearntVocabularies, AreThoseOfAllTextsThatBeginSo) {
     const std::vector<std::string> nexts = all_texts({"s", "q", "\xEA\x80\x80", "1", " ", ".", "'"}, 2);
     const std::array<std::string, 3> spaces{"  ", "   ", "s  "};
     std::mt19937 random(seed);
-    for (std::size_t i = 0; i < 20; ++i) {
+    for (std::size_t i = 0; i < kStarts; ++i) {
       const std::string& text = i < 3 ? spaces[i] : starts[1 + random() % (starts.size() - 1)];
       Coverings coverings(*learnt.vocabulary(), text);
       const std::set<Sequence> found = found_by(coverings, learnt);
