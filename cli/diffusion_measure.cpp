@@ -33,14 +33,15 @@ std::int64_t Measure::Way::evaluations() const {
 
 Measure::Measure(const MeasureArguments& arguments, const ModelArguments& model, const OpenedModel& opened,
                  const Progress& progress)
-    : a_(arguments), classes_(model.classes), classifier_(Classifier::load(arguments.classifier)), progress_(progress) {
+    : a_(arguments), classes_(model.classes), progress_(progress) {
   if (!opened.is_image()) throw std::invalid_argument("--model: an analytic model has no skips and no images");
+  classifier_.emplace(Classifier::load(a_.classifier));
   const DiffusionModel& network = *opened.network;
   model_ = std::make_unique<DiffusionModel>(
       DiffusionModel{network.net.clone(), network.process, network.channels, network.height, network.width});
   model_->net.set_half_convolutions(model.half);
   clip_ = opened.clip;
-  reference_ = classifier_.features(read_images(a_.reference), progress_);
+  reference_ = classifier_->features(read_images(a_.reference), progress_);
   moments_ = feature_moments(reference_, Classifier::kFeatures);
 }
 
@@ -69,7 +70,7 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
 }
 
 Measure::Quality Measure::quality(const std::vector<double>& samples) {
-  const auto features = classifier_.features(images_of(samples, model_->channels, model_->height, model_->width));
+  const auto features = classifier_->features(images_of(samples, model_->channels, model_->height, model_->width));
   return {frechet_distance(moments_, feature_moments(features, Classifier::kFeatures)),
           kernel_distance(reference_, features, Classifier::kFeatures)};
 }

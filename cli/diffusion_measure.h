@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,7 +56,7 @@ class Measure {
   MeasureArguments a_;
   std::vector<std::int64_t> classes_;
   std::unique_ptr<DiffusionModel> model_;
-  Classifier classifier_;
+  std::optional<Classifier> classifier_;
   std::vector<float> reference_;
   FeatureMoments moments_;
   double clip_ = 0;
