@@ -94,7 +94,8 @@ std::vector<double> moved(bool backwards, double s, double weight) {
     image_noise(7, 0, 1)(static_cast<std::uint64_t>(n), noise);
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double drift = f(x[i]) - weight * score(p, x[i]);
-      x[i] += (backwards ? -drift : drift) * kDt + s * std::sqrt(kDt) * noise[i];
+      // Backwards the wells push outward, and what is wrong may leave the grid.
+      x[i] = std::clamp(x[i] + (backwards ? -drift : drift) * kDt + s * std::sqrt(kDt) * noise[i], -kEdge, kEdge);
     }
   }
   return x;
