@@ -134,10 +134,7 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
 }
 
 int run_audit(const Arguments& a, const std::stop_token& stop) {
-  for (const std::string& file : {a.out, a.html, a.mask}) {
-    const std::string problem = file.empty() ? "" : why_not_writable(file);
-    if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", file, problem));
-  }
+  for (const std::string& file : {a.out, a.html, a.mask}) check_writable(file);
   Watch watch(stop);
   AuditOptions options;
   options.solver = solver_of(a.solver);

@@ -55,10 +55,8 @@ class Comparison {
 
   int operator()() {
     a_.device.settle();
-    for (const std::string* file : {&a_.out, &a_.plot}) {
-      const std::string problem = file->empty() ? "" : why_not_writable(*file);
-      if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", *file, problem));
-    }
+    check_writable(a_.out);
+    check_writable(a_.plot);
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     plan(opened);
     settings_ = {{"model", a_.model.model},

@@ -39,8 +39,7 @@ std::vector<T> for_rows(const std::vector<T>& given, std::int64_t n, const char*
 
 int run(const Arguments& a) {
   a.device.settle();
-  const std::string problem = why_not_writable(a.out);
-  if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", a.out, problem));
+  check_writable(a.out);
   UNet net = UNet::load(a.model);
   net.to(at::Device(a.device.device));
   const NpyArray array = read_npy(a.x);

@@ -54,10 +54,8 @@ class Flow {
  public:
   Flow(const Arguments& arguments, const std::stop_token& stop) : a_(arguments), stop_(stop) {
     a_.device.settle();
-    for (const std::string* file : {&a_.out, &a_.grid}) {
-      const std::string problem = file->empty() ? "" : why_not_writable(*file);
-      if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", *file, problem));
-    }
+    check_writable(a_.out);
+    check_writable(a_.grid);
     model_ = std::make_unique<OpenedModel>(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !a_.grid.empty())
       throw std::invalid_argument("--grid shows images, which an analytic model has not");

@@ -42,8 +42,7 @@ struct Arguments {
 
 int measure(Arguments a, const std::stop_token& stop) {
   a.device.settle();
-  if (const std::string problem = a.plot.empty() ? "" : why_not_writable(a.plot); !problem.empty())
-    throw Error(fmt::format("cannot write {}: {}", a.plot, problem));
+  check_writable(a.plot);
   const OpenedModel model = open_model(a.model, a.device.device);
   const Inputs data = read_inputs(a.inputs, model);
   LikelihoodOptions options = a.options;

@@ -36,8 +36,7 @@ struct ClassifierArguments {
 
 int train_classifier(const ClassifierArguments& a, const std::stop_token& stop) {
   a.device.settle();
-  if (const std::string problem = why_not_writable(a.out); !problem.empty())
-    throw Error(fmt::format("cannot write {}: {}", a.out, problem));
+  check_writable(a.out);
   ProgressBar bar;
   const Progress progress{
       [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};

@@ -75,11 +75,6 @@ class SampleRun {
   }
 
  private:
-  static void check_writable(const std::string& file) {
-    const std::string problem = file.empty() ? "" : why_not_writable(file);
-    if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", file, problem));
-  }
-
   bool is_ancestral() const { return a_.sampler.sampler == kAncestral; }
 
   void settle_ancestral() {

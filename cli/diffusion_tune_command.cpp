@@ -52,10 +52,8 @@ class Tuning {
 
   int operator()() {
     a_.device.settle();
-    for (const std::string* file : {&a_.out, &a_.plot}) {
-      const std::string problem = file->empty() ? "" : why_not_writable(*file);
-      if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", *file, problem));
-    }
+    check_writable(a_.out);
+    check_writable(a_.plot);
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
     if (info.name == "adaptive") throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");

@@ -260,10 +260,7 @@ void settle(Arguments& arguments, const std::stop_token& stop) {
     throw std::invalid_argument(weighted ? "--pool weights needs --weights" : "--weights needs --pool weights");
   }
   check_options(options);
-  if (!arguments.html.empty()) {
-    const std::string reason = why_not_writable(arguments.html);
-    if (!reason.empty()) throw Error(fmt::format("cannot write {}: {}", arguments.html, reason));
-  }
+  check_writable(arguments.html);
 }
 
 int run(Arguments& arguments, const std::stop_token& stop) {

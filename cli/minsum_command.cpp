@@ -184,8 +184,7 @@ MinSum<mpz_class> solve(const mpz_class& n, MinSumOptions options) {
 int plot(const Arguments& arguments, const Range& range, const std::stop_token& stop) {
   if (range.last - range.first >= kMostPlotted)
     throw std::invalid_argument(fmt::format("--plot shows at most {} numbers", kMostPlotted));
-  if (const std::string problem = why_not_writable(arguments.plot); !problem.empty())
-    throw Error(fmt::format("cannot write {}: {}", arguments.plot, problem));
+  check_writable(arguments.plot);
   Series c{"", {}, false}, difference{"", {}, false}, steps{"", {}, false};
   ProgressBar bar;
   const mpz_class count = range.last - range.first + 1;

@@ -106,6 +106,9 @@ std::string read_standard_input(std::size_t most, const std::stop_token& stop) {
   }
 }
 
+namespace {
+
+/// "" where nothing is in the way.
 std::string why_not_writable(const std::string& file) {
   namespace fs = std::filesystem;
   struct stat status {};
@@ -119,6 +122,13 @@ std::string why_not_writable(const std::string& file) {
   if (::stat(folder.c_str(), &status) != 0) return message_of(errno);
   if (!S_ISDIR(status.st_mode)) return message_of(ENOTDIR);
   return ::access(folder.c_str(), W_OK | X_OK) == 0 ? "" : message_of(errno);
+}
+
+}  // namespace
+
+void check_writable(const std::string& file) {
+  const std::string problem = file.empty() ? "" : why_not_writable(file);
+  if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", file, problem));
 }
 
 void ProgressBar::show(std::string_view what, std::int64_t done, std::int64_t total) {

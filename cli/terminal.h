@@ -41,8 +41,8 @@ void tell(std::string_view text);
 /// All of standard input, at most `most` bytes. Throws: tuiqiao::Error; Interrupted, also while it waits.
 std::string read_standard_input(std::size_t most, const std::stop_token& stop);
 
-/// Says why a file could not be written there, before the work that fills it; "" where nothing is in the way.
-std::string why_not_writable(const std::string& file);
+/// Before the work that fills a file: throws tuiqiao::Error where it could not be written there. "" is no file.
+void check_writable(const std::string& file);
 
 /// A progress bar on stderr where that is a terminal; nothing elsewhere. Erases itself when its work is done.
 class ProgressBar {

@@ -122,11 +122,6 @@ std::string plot_of(Batch<const double> x, std::span<const double> p, const Smoo
                  {"Gradient of the sum of p over the k largest", {"x"}, {"d sum / d x"}, {slope}}});
 }
 
-void check_writable(const std::string& file) {
-  const std::string problem = file.empty() ? "" : why_not_writable(file);
-  if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", file, problem));
-}
-
 int run(const Arguments& arguments, const std::stop_token& stop) {
   if (arguments.threads > 0) omp_set_num_threads(arguments.threads);
   SmoothTopkOptions options;
