@@ -103,27 +103,30 @@ MixtureDenoiser::MixtureDenoiser(Mixture mixture) : mixture_(std::move(mixture))
   for (double& weight : mixture_.weights) weight /= total;
 }
 
+void MixtureDenoiser::shares(std::span<const double> x, double sigma, std::span<double> chances) const {
+  for (std::size_t k = 0; k < chances.size(); ++k) {  // log of the weight times the density, but for a common term
+    const double variance = mixture_.stds[k] * mixture_.stds[k] + sigma * sigma;
+    double square = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) square += std::pow(x[i] - mixture_.means[k][i], 2);
+    chances[k] = std::log(mixture_.weights[k]) - square / (2 * variance) -
+                 static_cast<double>(x.size()) / 2 * std::log(variance);
+  }
+  const double most = *std::max_element(chances.begin(), chances.end());
+  double total = 0;
+  for (double& chance : chances) total += chance = std::exp(chance - most);
+  for (double& chance : chances) chance /= total;
+}
+
 void MixtureDenoiser::denoise(std::span<const double> x, double sigma, std::span<double> denoised) const {
   const auto width = static_cast<std::size_t>(size());
-  const std::size_t parts = mixture_.weights.size();
-  std::vector<double> chance(parts);
+  std::vector<double> chances(mixture_.weights.size());
   for (std::size_t row = 0; row < x.size(); row += width) {
-    for (std::size_t k = 0; k < parts; ++k) {  // log of the weight times the density, but for a common term
-      const double variance = mixture_.stds[k] * mixture_.stds[k] + sigma * sigma;
-      double square = 0;
-      for (std::size_t i = 0; i < width; ++i) square += std::pow(x[row + i] - mixture_.means[k][i], 2);
-      chance[k] =
-          std::log(mixture_.weights[k]) - square / (2 * variance) - static_cast<double>(width) / 2 * std::log(variance);
-    }
-    const double most = *std::max_element(chance.begin(), chance.end());
-    double total = 0;
-    for (double& value : chance) total += value = std::exp(value - most);
+    shares(x.subspan(row, width), sigma, chances);
     std::fill_n(denoised.begin() + static_cast<std::ptrdiff_t>(row), width, 0.0);
-    for (std::size_t k = 0; k < parts; ++k) {
-      const double inner = mixture_.stds[k] * mixture_.stds[k];
-      const double share = chance[k] / total, shrink = inner / (inner + sigma * sigma);
+    for (std::size_t k = 0; k < chances.size(); ++k) {
+      const double inner = mixture_.stds[k] * mixture_.stds[k], shrink = inner / (inner + sigma * sigma);
       for (std::size_t i = 0; i < width; ++i)
-        denoised[row + i] += share * (mixture_.means[k][i] + shrink * (x[row + i] - mixture_.means[k][i]));
+        denoised[row + i] += chances[k] * (mixture_.means[k][i] + shrink * (x[row + i] - mixture_.means[k][i]));
     }
   }
 }

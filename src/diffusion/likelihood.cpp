@@ -59,23 +59,14 @@ TraceFunction trace_of(const MixtureDenoiser& denoiser) {
     Numbers share(parts), to_mean(width);
     for (std::size_t row = 0; row < rows; ++row) {
       const double* at = x.data() + row * width;
-      double most = -HUGE_VAL, total = 0;
-      for (std::size_t k = 0; k < parts; ++k) {
-        const double variance = m.stds[k] * m.stds[k] + sigma * sigma;
-        double square = 0;
-        for (std::size_t i = 0; i < width; ++i) square += std::pow(at[i] - m.means[k][i], 2);
-        share[k] =
-            std::log(m.weights[k]) - square / (2 * variance) - static_cast<double>(width) / 2 * std::log(variance);
-        most = std::max(most, share[k]);
-      }
-      for (double& value : share) total += value = std::exp(value - most);
+      denoiser.shares(x.subspan(row * width, width), sigma, share);
       // J = sum of share_k (s_k I + c_k (g_k - mean g)'): c_k the part's own estimate, g_k its score.
       const auto score = [&](std::size_t k, std::size_t i) {
         return -(at[i] - m.means[k][i]) / (m.stds[k] * m.stds[k] + sigma * sigma);
       };
       std::ranges::fill(to_mean, 0);
       for (std::size_t k = 0; k < parts; ++k) {
-        for (std::size_t i = 0; i < width; ++i) to_mean[i] += share[k] / total * score(k, i);
+        for (std::size_t i = 0; i < width; ++i) to_mean[i] += share[k] * score(k, i);
       }
       for (std::size_t p = 0; p < count; ++p) {
         const double* v = probes.empty() ? nullptr : probes.data() + p * x.size() + row * width;
@@ -91,8 +82,8 @@ TraceFunction trace_of(const MixtureDenoiser& denoiser) {
             of_estimate += v[i] * estimate;
             of_score += v[i] * pull;
           }
-          trace += share[k] / total *
-                   (v ? shrink * squares + of_estimate * of_score : shrink * static_cast<double>(width) + both);
+          trace +=
+              share[k] * (v ? shrink * squares + of_estimate * of_score : shrink * static_cast<double>(width) + both);
         }
         traces[p * rows + row] = trace;
       }

@@ -142,21 +142,34 @@ DiffusionModel load_diffusion_model(const fs::path& folder, const at::Device& de
   return model;
 }
 
+namespace {
+
+/// What the network makes of rows x_t at a step of the process, on its device. No classes: it wants none.
+at::Tensor answer(const DiffusionModel& model, const at::Tensor& x, double step,
+                  std::span<const std::int64_t> classes) {
+  const at::Device device = model.net.device();
+  const at::Tensor t = at::full({x.size(0)}, step - 1, at::kFloat);  // diffusers counts from 0
+  at::Tensor labels;
+  if (!classes.empty())
+    labels = at::tensor(at::ArrayRef<std::int64_t>(classes.data(), static_cast<std::size_t>(x.size(0)))).to(device);
+  return model.net.forward(x.to(device), t.to(device), labels);
+}
+
+/// Rows of numbers as images.
+at::Tensor images_tensor(const DiffusionModel& model, std::span<const double> x) {
+  at::Tensor images = at::empty(
+      {static_cast<std::int64_t>(x.size()) / model.size(), model.channels, model.height, model.width}, at::kFloat);
+  std::copy(x.begin(), x.end(), images.data_ptr<float>());
+  return images;
+}
+
+}  // namespace
+
 std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<std::int64_t> classes) {
   const auto run = [&model, classes = std::move(classes)](std::span<const double> x, double step,
                                                           std::span<double> output) {
     const at::NoGradGuard no_grad;
-    const at::Device device = model.net.device();
-    const auto rows = static_cast<std::int64_t>(x.size()) / model.size();
-    at::Tensor in = at::empty({rows, model.channels, model.height, model.width}, at::kFloat);
-    std::copy(x.begin(), x.end(), in.data_ptr<float>());
-    const at::Tensor t = at::full({rows}, step - 1, at::kFloat);  // diffusers counts from 0
-    at::Tensor labels;
-    if (!classes.empty())
-      labels = at::tensor(at::ArrayRef<std::int64_t>(classes.data(), static_cast<std::size_t>(rows)));
-    const at::Tensor out = model.net.forward(in.to(device), t.to(device), labels.defined() ? labels.to(device) : labels)
-                               .cpu()
-                               .contiguous();
+    const at::Tensor out = answer(model, images_tensor(model, x), step, classes).cpu().contiguous();
     std::copy_n(out.data_ptr<float>(), output.size(), output.begin());
   };
   return std::make_unique<ModelDenoiser>(run, model.size(), model.process.schedule(), model.process.prediction,
@@ -193,18 +206,17 @@ class TracedNetwork {
   void operator()(std::span<const double> x, double sigma, std::span<const double> probes, std::span<double> denoised,
                   std::span<double> traces) const {
     const double A = 1 / std::hypot(1, sigma), B = sigma * A;
-    const std::size_t rows = x.size() / static_cast<std::size_t>(model_.size());
-    at::Tensor in =
-        at::empty({static_cast<std::int64_t>(rows), model_.channels, model_.height, model_.width}, at::kFloat);
-    for (std::size_t i = 0; i < x.size(); ++i) in.data_ptr<float>()[i] = static_cast<float>(A * x[i]);
-    in = in.to(model_.net.device()).requires_grad_(!probes.empty());
-    const at::Tensor out = forward(in, sigma, 0);
+    std::vector<double> scaled(x.begin(), x.end());
+    for (double& value : scaled) value *= A;
+    at::Tensor in = images_tensor(model_, scaled).to(model_.net.device()).requires_grad_(!probes.empty());
+    const double step = schedule_.step_of(sigma);
+    const at::Tensor out = answer(model_, in, step, classes_);
     const at::Tensor values = out.detach().cpu().contiguous();
     for (std::size_t i = 0; i < x.size(); ++i)
       denoised[i] =
-          clean_of(model_.process.prediction, static_cast<double>(values.data_ptr<float>()[i]), A * x[i], A, B);
+          clean_of(model_.process.prediction, static_cast<double>(values.data_ptr<float>()[i]), scaled[i], A, B);
     if (probes.empty()) {
-      for (std::size_t row = 0; row < rows; ++row) traces[row] = whole_trace(in, row, sigma);
+      for (std::size_t row = 0; row < traces.size(); ++row) traces[row] = whole_trace(in, row, step);
     } else {
       probe(in, out, probes, traces);
     }
@@ -221,29 +233,17 @@ class TracedNetwork {
  private:
   static constexpr std::int64_t kChunk = 112;  // numbers of a datum that are probed at once
 
-  at::Tensor forward(const at::Tensor& x, double sigma, std::size_t row) const {
-    const at::Tensor t = at::full({x.size(0)}, schedule_.step_of(sigma) - 1, at::kFloat);
-    at::Tensor labels;
-    if (!classes_.empty()) {
-      const auto from = classes_.begin() + static_cast<std::ptrdiff_t>(row);
-      labels = at::tensor(std::vector<std::int64_t>(from, from + x.size(0)));
-    }
-    const at::Device device = model_.net.device();
-    return model_.net.forward(x, t.to(device), labels.defined() ? labels.to(device) : labels);
-  }
-
   /// Row after row of the identity as probes of copies of one datum.
-  double whole_trace(const at::Tensor& all, std::size_t row, double sigma) const {
+  double whole_trace(const at::Tensor& all, std::size_t row, double step) const {
     const std::int64_t size = model_.size();
     double sum = 0;
     for (std::int64_t from = 0; from < size; from += kChunk) {
       const std::int64_t count = std::min(kChunk, size - from);
       at::Tensor x =
           all[static_cast<std::int64_t>(row)].detach().unsqueeze(0).repeat({count, 1, 1, 1}).requires_grad_(true);
-      const at::Tensor t = at::full({count}, schedule_.step_of(sigma) - 1, at::kFloat);
-      at::Tensor labels;
-      if (!classes_.empty()) labels = at::full({count}, classes_[row], at::kLong).to(x.device());
-      const at::Tensor out = model_.net.forward(x, t.to(x.device()), labels);
+      const std::vector<std::int64_t> classes(classes_.empty() ? 0 : static_cast<std::size_t>(count),
+                                              classes_.empty() ? 0 : classes_[row]);
+      const at::Tensor out = answer(model_, x, step, classes);
       at::Tensor v = at::zeros({count, size}, at::kFloat);
       for (std::int64_t i = 0; i < count; ++i) v.data_ptr<float>()[i * size + from + i] = 1;
       out.backward(v.view(x.sizes()).to(x.device()));

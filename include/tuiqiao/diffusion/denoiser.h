@@ -114,6 +114,8 @@ class MixtureDenoiser : public Denoiser {
   std::int64_t size() const override { return static_cast<std::int64_t>(mixture_.means.front().size()); }
   void denoise(std::span<const double> x, double sigma, std::span<double> denoised) const override;
   const Mixture& mixture() const { return mixture_; }
+  /// The chance that a noisy datum x (size() numbers) came from each component; they sum to 1.
+  void shares(std::span<const double> x, double sigma, std::span<double> chances) const;
 
  private:
   Mixture mixture_;

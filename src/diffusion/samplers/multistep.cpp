@@ -53,12 +53,10 @@ void dpmpp(Run& run, int order, bool stochastic) {
     run.denoise(n, run.x, run.sigma(n), values.push(lambda_of(run, n)));
     if (run.starts_exactly(n, order - 1)) continue;
     const double h = run.h(n), c = stochastic ? run.s_fraction(n) : 0;
-    const double rate = h > 0 ? 1 + c * c : 1 - c * c;
+    const double rate = run.rate(n, c);
     const std::vector<double> weights = data_weights(values, order_of_step(run, n, order, values.size()), rate, h);
     combine(run.x, std::isfinite(h) ? std::exp(-rate * h) : 0, weights, values);
-    if (c > 0 && std::isfinite(h))
-      run.add_noise(n, run.sigma(n), run.sigma(n + 1),
-                    run.sigma(n + 1) * std::sqrt(-std::expm1(-2 * c * c * std::abs(h))));
+    run.add_noise(n, run.sigma(n), run.sigma(n + 1), run.deviation(n, c));
   }
 }
 

@@ -14,17 +14,6 @@ void step_along(std::span<const double> x, double part, const Numbers& direction
   for (std::size_t i = 0; i < x.size(); ++i) result[i] = x[i] + part * direction[i];
 }
 
-double rate_of(const Run& run, int n) {
-  const double c = run.s_fraction(n);
-  return run.sigma(n + 1) < run.sigma(n) ? 1 + c * c : 1 - c * c;
-}
-
-/// Of the noise of a step that decays exactly: sigma'^2 (1 - exp(-2 c^2 |h|)).
-double deviation_of(const Run& run, int n) {
-  const double c = run.s_fraction(n), h = std::abs(run.h(n));
-  return std::isfinite(h) ? run.sigma(n + 1) * std::sqrt(-std::expm1(-2 * c * c * h)) : 0;
-}
-
 }  // namespace
 
 void euler(Run& run) {
@@ -111,7 +100,7 @@ void euler_maruyama(Run& run) {
   for (int n = 0; n < run.steps(); ++n) {
     const double from = run.sigma(n), to = run.sigma(n + 1);
     run.epsilon(n, run.x, from, epsilon);
-    step_along(run.x, rate_of(run, n) * (to - from), epsilon, run.x);
+    step_along(run.x, run.rate(n, run.s_fraction(n)) * (to - from), epsilon, run.x);
     run.add_noise(n, from, to, run.s_fraction(n) * std::sqrt(std::abs((from - to) * (from + to))));
   }
 }
@@ -121,9 +110,9 @@ void sde(Run& run) {
   Numbers denoised;
   for (int n = 0; n < run.steps(); ++n) {
     run.denoise(n, run.x, run.sigma(n), denoised);
-    const double part = -std::expm1(-rate_of(run, n) * run.h(n));
+    const double part = -std::expm1(-run.rate(n, run.s_fraction(n)) * run.h(n));
     for (std::size_t i = 0; i < denoised.size(); ++i) run.x[i] += part * (denoised[i] - run.x[i]);
-    run.add_noise(n, run.sigma(n), run.sigma(n + 1), deviation_of(run, n));
+    run.add_noise(n, run.sigma(n), run.sigma(n + 1), run.deviation(n, run.s_fraction(n)));
   }
 }
 
@@ -131,13 +120,13 @@ void sde(Run& run) {
 void sde_heun(Run& run) {
   Numbers first, second, noise, there(run.x.size());
   for (int n = 0; n < run.steps(); ++n) {
-    const double from = run.sigma(n), to = run.sigma(n + 1), h = run.h(n), rate = rate_of(run, n);
+    const double from = run.sigma(n), to = run.sigma(n + 1), h = run.h(n), rate = run.rate(n, run.s_fraction(n));
     run.denoise(n, run.x, from, first);
     if (to == 0) {
       std::copy(first.begin(), first.end(), run.x.begin());
       continue;
     }
-    const double part = -std::expm1(-rate * h), deviation = deviation_of(run, n);
+    const double part = -std::expm1(-rate * h), deviation = run.deviation(n, run.s_fraction(n));
     noise.assign(run.x.size(), 0);
     if (deviation > 0) run.normal(n, from, to, noise);
     for (std::size_t i = 0; i < noise.size(); ++i)

@@ -15,6 +15,13 @@ double Run::s_fraction(int n) const {
   return options.s_fraction_of(sigma(n + 1) > 0 ? std::sqrt(sigma(n) * sigma(n + 1)) : sigma(n));
 }
 
+double Run::rate(int n, double c) const { return sigma(n + 1) < sigma(n) ? 1 + c * c : 1 - c * c; }
+
+double Run::deviation(int n, double c) const {
+  const double step = std::abs(h(n));
+  return std::isfinite(step) ? sigma(n + 1) * std::sqrt(-std::expm1(-2 * c * c * step)) : 0;
+}
+
 void Run::denoise(int n, std::span<const double> at, double level, Numbers& denoised) {
   options.progress.step("sampling", n, steps());
   denoised.resize(at.size());

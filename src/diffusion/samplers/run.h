@@ -28,6 +28,10 @@ class Run {
   double h(int n) const;
   /// c = s/g of step n.
   double s_fraction(int n) const;
+  /// What the drift of step n counts at c = s/g: 1 + c^2 down, 1 - c^2 up.
+  double rate(int n, double c) const;
+  /// Of the noise of a step whose linear part is exact: sigma'^2 (1 - exp(-2 c^2 |h|)); 0 to sigma = 0.
+  double deviation(int n, double c) const;
   std::int64_t evaluations() const { return evaluations_; }
 
   /// D(at, level) in step n.

@@ -16,46 +16,30 @@ namespace {
 
 using sampling::Run;
 
-constexpr SamplerInfo kSamplers[] = {
-    {"euler", 1, "any", false, 1, "DDIM: arXiv 2010.02502, equation 13"},
-    {"ddim", 1, "any", false, 1, "with eta: arXiv 2010.02502, equations 12 and 16"},
-    {"heun", 2, "any", false, 2, "EDM: arXiv 2206.00364, algorithms 1 and 2"},
-    {"dpm-2", 2, "any", false, 2, "DPM-Solver-2: arXiv 2206.00927, algorithm 1"},
-    {"dpm-3", 3, "any", false, 3, "DPM-Solver-3: arXiv 2206.00927, algorithm 2"},
-    {"dpmpp-2m", 2, "any", false, 1, "DPM-Solver++(2M): arXiv 2211.01095, algorithm 2"},
-    {"dpmpp-3m", 3, "any", false, 1, "the same with one value more, whole weights"},
-    {"unipc", 4, "any", false, 1, "UniPC-p, order p + 1: arXiv 2302.04867, algorithms 1 and 2"},
-    {"deis", 3, "any", false, 1, "DEIS, AB in log sigma: arXiv 2204.13902, section 3"},
-    {"ipndm", 3, "uniform in sigma", false, 1, "iPNDM: arXiv 2204.13902; Adams and Bashforth 1883"},
-    {"adaptive", 5, "chosen by the error", false, 6, "Dormand and Prince 1980, RK5(4)7M"},
-    {"euler-maruyama", 1, "any", true, 1, "of the reverse SDE: arXiv 2011.13456, equation 6"},
-    {"sde", 1, "any", true, 1, "exponential Euler; at s = g SDE-DPM-Solver++1: arXiv 2211.01095"},
-    {"sde-heun", 2, "any", true, 2, "the same with Heun's corrector: Kloeden and Platen 1992, chapter 15"},
-    {"sde-dpmpp-2m", 2, "any", true, 1, "SDE-DPM-Solver++(2M): arXiv 2211.01095"},
-    {"sde-dpmpp-3m", 2, "any", true, 1, "the same with one value more"}};
+struct Sampler {
+  SamplerInfo info;
+  void (*go)(Run&);
+};
 
-constexpr std::pair<std::string_view, void (*)(Run&)> kFunctions[] = {{"euler", sampling::euler},
-                                                                      {"ddim", sampling::ddim},
-                                                                      {"heun", sampling::heun},
-                                                                      {"dpm-2", sampling::dpm_2},
-                                                                      {"dpm-3", sampling::dpm_3},
-                                                                      {"dpmpp-2m", sampling::dpmpp_2m},
-                                                                      {"dpmpp-3m", sampling::dpmpp_3m},
-                                                                      {"unipc", sampling::unipc},
-                                                                      {"deis", sampling::deis},
-                                                                      {"ipndm", sampling::ipndm},
-                                                                      {"adaptive", sampling::adaptive},
-                                                                      {"euler-maruyama", sampling::euler_maruyama},
-                                                                      {"sde", sampling::sde},
-                                                                      {"sde-heun", sampling::sde_heun},
-                                                                      {"sde-dpmpp-2m", sampling::sde_dpmpp_2m},
-                                                                      {"sde-dpmpp-3m", sampling::sde_dpmpp_3m}};
-
-void (*function_of(std::string_view name))(Run&) {
-  const auto found = std::find_if(std::begin(kFunctions), std::end(kFunctions),
-                                  [&](const auto& entry) { return entry.first == name; });
-  return found->second;
-}
+constexpr Sampler kSamplers[] = {
+    {{"euler", 1, "any", false, 1, "DDIM: arXiv 2010.02502, equation 13"}, sampling::euler},
+    {{"ddim", 1, "any", false, 1, "with eta: arXiv 2010.02502, equations 12 and 16"}, sampling::ddim},
+    {{"heun", 2, "any", false, 2, "EDM: arXiv 2206.00364, algorithms 1 and 2"}, sampling::heun},
+    {{"dpm-2", 2, "any", false, 2, "DPM-Solver-2: arXiv 2206.00927, algorithm 1"}, sampling::dpm_2},
+    {{"dpm-3", 3, "any", false, 3, "DPM-Solver-3: arXiv 2206.00927, algorithm 2"}, sampling::dpm_3},
+    {{"dpmpp-2m", 2, "any", false, 1, "DPM-Solver++(2M): arXiv 2211.01095, algorithm 2"}, sampling::dpmpp_2m},
+    {{"dpmpp-3m", 3, "any", false, 1, "the same with one value more, whole weights"}, sampling::dpmpp_3m},
+    {{"unipc", 4, "any", false, 1, "UniPC-p, order p + 1: arXiv 2302.04867, algorithms 1 and 2"}, sampling::unipc},
+    {{"deis", 3, "any", false, 1, "DEIS, AB in log sigma: arXiv 2204.13902, section 3"}, sampling::deis},
+    {{"ipndm", 3, "uniform in sigma", false, 1, "iPNDM: arXiv 2204.13902; Adams and Bashforth 1883"}, sampling::ipndm},
+    {{"adaptive", 5, "chosen by the error", false, 6, "Dormand and Prince 1980, RK5(4)7M"}, sampling::adaptive},
+    {{"euler-maruyama", 1, "any", true, 1, "of the reverse SDE: arXiv 2011.13456, equation 6"},
+     sampling::euler_maruyama},
+    {{"sde", 1, "any", true, 1, "exponential Euler; at s = g SDE-DPM-Solver++1: arXiv 2211.01095"}, sampling::sde},
+    {{"sde-heun", 2, "any", true, 2, "the same with Heun's corrector: Kloeden and Platen 1992, chapter 15"},
+     sampling::sde_heun},
+    {{"sde-dpmpp-2m", 2, "any", true, 1, "SDE-DPM-Solver++(2M): arXiv 2211.01095"}, sampling::sde_dpmpp_2m},
+    {{"sde-dpmpp-3m", 2, "any", true, 1, "the same with one value more"}, sampling::sde_dpmpp_3m}};
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("[sample] " + what); }
 
@@ -90,11 +74,18 @@ std::vector<double> checked_sigmas(std::span<const double> sigmas) {
 
 }  // namespace
 
-std::span<const SamplerInfo> samplers() { return kSamplers; }
+std::span<const SamplerInfo> samplers() {
+  static const std::vector<SamplerInfo> infos = [] {
+    std::vector<SamplerInfo> made;
+    for (const Sampler& sampler : kSamplers) made.push_back(sampler.info);
+    return made;
+  }();
+  return infos;
+}
 
 const SamplerInfo& sampler_named(std::string_view name) {
   std::vector<std::string_view> known;
-  for (const SamplerInfo& info : kSamplers) {
+  for (const SamplerInfo& info : samplers()) {
     if (info.name == name) return info;
     known.push_back(info.name);
   }
@@ -110,7 +101,7 @@ std::int64_t sample(std::string_view name, const Denoiser& denoiser, std::span<c
   check_options(info, options, levels.front() < levels.back());
   if (x.empty() || levels.size() == 1) return 0;
   Run run(denoiser, noise, options, std::move(levels), x);
-  function_of(info.name)(run);
+  kSamplers[&info - samplers().data()].go(run);
   options.progress.step("sampling", run.steps(), run.steps());
   return run.evaluations();
 }
