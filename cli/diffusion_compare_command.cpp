@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -59,13 +58,9 @@ class Comparison {
     check_writable(a_.plot);
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     plan(opened);
-    settings_ = {{"model", a_.model.model},
-                 {"schedule", a_.sampler.schedule},
-                 {"count", a_.measure.count},
-                 {"classifier", a_.measure.classifier},
-                 {"solution_steps", a_.solution_steps},
-                 {"solution_images", a_.solution_images},
-                 {"s_fraction", a_.sampler.s_fraction}};
+    settings_ = settings_of(a_.measure, a_.model, opened, a_.sampler);
+    settings_["solution_steps"] = a_.solution_steps;
+    settings_["solution_images"] = a_.solution_images;
     load();
     tell_cost();
     measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
@@ -100,9 +95,8 @@ class Comparison {
   }
 
   void load() {
-    std::ifstream in(a_.out);
-    const json kept = json::parse(in, nullptr, false);
-    if (kept.is_discarded() || !kept.is_object() || kept.value("settings", json()) != json(settings_)) return;
+    const json kept = kept_results(a_.out, settings_);
+    if (kept.is_null()) return;
     for (const json& row : kept["rows"]) rows_[row["key"]] = row;
   }
 
@@ -138,10 +132,16 @@ class Comparison {
     if (rows_.contains(name)) return;
     const SamplerInfo& info = sampler_named(way.sampler.sampler);
     const std::vector<double> x = measure_->samples(way, seed, a_.measure.count, name);
-    const Measure::Quality quality = measure_->quality(x);
-    ordered_json row{
-        {"key", name},  {"sampler", info.name},    {"nfe", way.evaluations()}, {"rho_bottom", way.rho_bottom},
-        {"seed", seed}, {"fd_fmnist", quality.fd}, {"kid", quality.kid.value}, {"distance", nullptr}};
+    const std::vector<float> features = measure_->features(x);
+    const double fd = measure_->frechet(features);
+    ordered_json row{{"key", name},
+                     {"sampler", info.name},
+                     {"nfe", way.evaluations()},
+                     {"rho_bottom", way.rho_bottom},
+                     {"seed", seed},
+                     {"fd_fmnist", fd},
+                     {"kid", measure_->kernel(features).value},
+                     {"distance", nullptr}};
     const bool deterministic = !info.stochastic || a_.sampler.s_fraction == 0;
     if (deterministic && a_.solution_images > 0) {
       const std::vector<double>& exact = solution(seed, opened);
@@ -151,7 +151,7 @@ class Comparison {
       row["distance"] = std::sqrt(sum / static_cast<double>(numbers));
     }
     bar_.clear();
-    tell(fmt::format("{}: FD-FMNIST {:.3f}\n", name, quality.fd));
+    tell(fmt::format("{}: FD-FMNIST {:.3f}\n", name, fd));
     rows_[name] = row;
     save();
   }

@@ -10,7 +10,6 @@
 #include <numbers>
 
 #include "npy.h"
-#include "tuiqiao/diffusion/images.h"
 #include "tuiqiao/diffusion/noise.h"
 
 namespace tuiqiao::cli {
@@ -21,15 +20,12 @@ namespace {
 double uniform_of(double normal) { return 0.5 * std::erfc(-normal / std::numbers::sqrt2) - 0.5; }
 
 Inputs read_images_of(const InputArguments& a, const OpenedModel& model) {
-  const Images images = read_images(a.data, a.part);
-  if (!model.is_image() || std::vector{images.channels, images.height, images.width} != model.shape)
-    throw Error(fmt::format("{}: images of [{}, {}, {}]; the model has [{}]", a.data, images.channels, images.height,
-                            images.width, fmt::join(model.shape, ", ")));
+  const Images images = read_images_for(model, a.data, a.part);
   if (a.first >= images.count) throw Error(fmt::format("{}: {} images; none after {}", a.data, images.count, a.first));
   Inputs inputs{a.count > 0 ? std::min(a.count, images.count - a.first) : images.count - a.first, {}};
   const auto size = static_cast<std::size_t>(images.size());
   inputs.values.resize(static_cast<std::size_t>(inputs.count) * size);
-  if (!a.as_it_is) image_noise(a.noise_seed, static_cast<std::uint64_t>(a.first), images.size())(0, inputs.values);
+  if (!a.as_it_is) image_noise(0, static_cast<std::uint64_t>(a.first), images.size())(0, inputs.values);
   for (std::size_t i = 0; i < inputs.values.size(); ++i) {
     const double more = a.as_it_is ? 0 : uniform_of(inputs.values[i]);
     inputs.values[i] = unit_of(images.values[static_cast<std::size_t>(a.first) * size + i]) + more / 127.5;
@@ -45,6 +41,14 @@ void InputArguments::add_to(CLI::App& app) {
   app.add_option("--part", part, "Of MNIST's files: train or t10k [train]")->type_name("NAME");
   app.add_option("-n,--count", count, "How many; 0 for all [0]")->type_name("N")->check(CLI::NonNegativeNumber);
   app.add_option("--first", first, "Number of the first [0]")->type_name("I")->check(CLI::NonNegativeNumber);
+}
+
+Images read_images_for(const OpenedModel& model, const std::string& path, const std::string& part) {
+  Images images = read_images(path, part);
+  if (std::vector{images.channels, images.height, images.width} != model.shape)
+    throw Error(fmt::format("{}: images of [{}, {}, {}]; the model has [{}]", path, images.channels, images.height,
+                            images.width, fmt::join(model.shape, ", ")));
+  return images;
 }
 
 Inputs read_states(const std::string& file, const OpenedModel& model) {

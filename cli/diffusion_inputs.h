@@ -7,6 +7,7 @@
 
 #include "chart.h"
 #include "diffusion_model.h"
+#include "tuiqiao/diffusion/images.h"
 
 namespace tuiqiao::cli {
 
@@ -14,7 +15,6 @@ namespace tuiqiao::cli {
 struct InputArguments {
   std::string x, data, part = "train";
   std::int64_t count = 0, first = 0;
-  std::uint64_t noise_seed = 0;
   bool as_it_is = false;  ///< no dequantising noise
 
   void add_to(CLI::App& app);
@@ -27,6 +27,9 @@ struct Inputs {
 
 /// Throws: tuiqiao::Error that names the file; std::invalid_argument unless one of --x and --data is given.
 Inputs read_inputs(const InputArguments& arguments, const OpenedModel& model);
+
+/// Images, as train reads them. Throws: tuiqiao::Error where they are not of the model's shape.
+Images read_images_for(const OpenedModel& model, const std::string& path, const std::string& part = "train");
 
 /// Throws: tuiqiao::Error where the array is no [N, shape of the model's datum] of finite numbers.
 Inputs read_states(const std::string& file, const OpenedModel& model);

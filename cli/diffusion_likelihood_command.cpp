@@ -52,7 +52,7 @@ int measure(Arguments a, const std::stop_token& stop) {
   if (model.mixture) mixture = std::make_unique<MixtureDenoiser>(*model.mixture);
   const std::int64_t size = model.size(), nfe = std::int64_t{options.steps} * (options.fourth_order ? 4 : 2);
   ProgressBar bar;
-  std::vector<std::pair<double, double>> bars;
+  std::vector<double> figures;
   double sum = 0, squares = 0;
   for (std::int64_t from = 0; from < data.count; from += a.batch) {
     const std::int64_t rows = std::min(a.batch, data.count - from);
@@ -62,7 +62,7 @@ int measure(Arguments a, const std::stop_token& stop) {
                         },
                         stop};
     const TraceFunction traced =
-        mixture ? trace_of(*mixture) : trace_of(*model.network, model.classes_of(a.model, from, rows));
+        mixture ? trace_of(*mixture) : trace_of(*model.network, a.model.classes_of(from, rows));
     const auto found = log_likelihoods(
         traced, size, {data.values.data() + from * size, static_cast<std::size_t>(rows * size)}, options);
     bar.clear();
@@ -71,7 +71,7 @@ int measure(Arguments a, const std::stop_token& stop) {
       const double bits = bits_per_dimension(one.nats, size), figure = model.is_image() ? bits : one.nats;
       sum += figure;
       squares += figure * figure;
-      bars.emplace_back(figure, 0);
+      figures.push_back(figure);
       if (a.as_json) {
         ordered_json line{{"index", a.inputs.first + from + row}, {"nats", one.nats}};
         line["bits_per_dim"] = model.is_image() ? ordered_json(bits) : ordered_json();
@@ -91,11 +91,8 @@ int measure(Arguments a, const std::stop_token& stop) {
   const double mean = sum / n, deviation = n > 1 ? std::sqrt(std::max(0.0, squares / n - mean * mean) / (n - 1)) : 0;
   tell(fmt::format("{}: {:.4f} +- {:.4f} over {} data, {} evaluations each, peak memory {} MB\n",
                    model.is_image() ? "bits/dim" : "nats", mean, deviation, data.count, nfe, peak_rss_bytes() >> 20));
-  if (!a.plot.empty()) {
-    std::vector<double> figures;
-    for (const auto& [figure, unused] : bars) figures.push_back(figure);
+  if (!a.plot.empty())
     write_file_atomically(a.plot, svg_of({histogram(figures, model.is_image() ? "bits/dim" : "nats")}));
-  }
   return kDone;
 }
 

@@ -2,14 +2,23 @@
 #ifndef __clang_analyzer__
 #include "diffusion_measure.h"
 
+#include <fmt/format.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <stdexcept>
 
 #include "tuiqiao/diffusion/images.h"
 #include "tuiqiao/diffusion/skip_tuning.h"
 
 namespace tuiqiao::cli {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
 
 void MeasureArguments::add_to(CLI::App& app) {
   const std::int64_t most = std::int64_t{1} << 31;
@@ -33,8 +42,7 @@ std::int64_t Measure::Way::evaluations() const {
 
 Measure::Measure(const MeasureArguments& arguments, const ModelArguments& model, const OpenedModel& opened,
                  const Progress& progress)
-    : a_(arguments), classes_(model.classes), progress_(progress) {
-  if (!opened.is_image()) throw std::invalid_argument("--model: an analytic model has no skips and no images");
+    : a_(arguments), arguments_(model), progress_(progress) {
   classifier_.emplace(Classifier::load(a_.classifier));
   const DiffusionModel& network = *opened.network;
   model_ = std::make_unique<DiffusionModel>(
@@ -54,10 +62,7 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
     const std::int64_t rows = std::min(a_.batch, count - from);
     const std::span<double> x(all.data() + from * size, static_cast<std::size_t>(rows * size));
     const auto first = static_cast<std::uint64_t>(from);
-    std::vector<std::int64_t> classes;
-    for (std::int64_t row = from; row < from + rows && !classes_.empty(); ++row)
-      classes.push_back(classes_[static_cast<std::size_t>(row) % classes_.size()]);
-    const auto denoiser = denoiser_of(*model_, std::move(classes));
+    const auto denoiser = denoiser_of(*model_, arguments_.classes_of(from, rows));
     const NoiseSource noise = image_noise(seed, first, size);
     noise(0, x);
     for (double& value : x) value *= std::hypot(1, way.sigmas.front());
@@ -69,10 +74,67 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
   return all;
 }
 
-Measure::Quality Measure::quality(const std::vector<double>& samples) {
-  const auto features = classifier_->features(images_of(samples, model_->channels, model_->height, model_->width));
-  return {frechet_distance(moments_, feature_moments(features, Classifier::kFeatures)),
-          kernel_distance(reference_, features, Classifier::kFeatures)};
+std::vector<float> Measure::features(const std::vector<double>& samples) const {
+  return classifier_->features(images_of(samples, model_->channels, model_->height, model_->width));
+}
+double Measure::frechet(std::span<const float> features) const {
+  return frechet_distance(moments_, feature_moments(features, Classifier::kFeatures));
+}
+KernelDistance Measure::kernel(std::span<const float> features) const {
+  return kernel_distance(reference_, features, Classifier::kFeatures);
+}
+
+namespace {
+
+std::string text_of(XXH64_hash_t hash) { return fmt::format("{:016x}", hash); }
+
+std::string hash_of_file(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  const std::string bytes(std::istreambuf_iterator<char>(in), {});
+  return text_of(XXH3_64bits(bytes.data(), bytes.size()));
+}
+
+std::string hash_of(const UNet& net) {
+  XXH64_hash_t hash = 0;
+  for (const auto& [name, tensor] : net.parameters()) {
+    const at::Tensor values = tensor.detach().cpu().contiguous();
+    hash =
+        XXH3_64bits_withSeed(values.data_ptr<float>(), static_cast<std::size_t>(values.numel()) * sizeof(float), hash);
+  }
+  return text_of(hash);
+}
+
+}  // namespace
+
+ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& model, const OpenedModel& opened,
+                         const SamplerArguments& sampler) {
+  if (!opened.is_image()) throw std::invalid_argument("--model: an analytic model has no skips and no images");
+  return {{"model", model.model},
+          {"weights", hash_of(opened.network->net)},
+          {"half", model.half},
+          {"classes", model.classes},
+          {"classifier", measure.classifier},
+          {"classifier_weights", hash_of_file(measure.classifier)},
+          {"reference", measure.reference},
+          {"count", measure.count},
+          {"schedule", sampler.schedule},
+          {"spacing", sampler.spacing},
+          {"sigma_min", sampler.sigma_min},
+          {"sigma_max", sampler.sigma_max},
+          {"karras_rho", sampler.rho},
+          {"order", sampler.order},
+          {"predictor_only", sampler.predictor_only},
+          {"s_fraction", sampler.s_fraction},
+          {"eta", sampler.eta},
+          {"churn", sampler.churn},
+          {"brownian", sampler.brownian}};
+}
+
+json kept_results(const std::string& file, const ordered_json& settings) {
+  std::ifstream in(file);
+  json kept = json::parse(in, nullptr, false);
+  if (!kept.is_object() || kept.value("settings", json()) != json(settings)) return nullptr;
+  return kept;
 }
 
 }  // namespace tuiqiao::cli

@@ -3,7 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,7 +31,7 @@ struct MeasureArguments {
 class Measure {
  public:
   /// Opens the network (a copy of its own, whose skips it sets) and looks at the reference images.
-  /// Throws: std::invalid_argument for an analytic model; tuiqiao::Error.
+  /// Domain: a network, as settings_of checks. Throws: tuiqiao::Error.
   Measure(const MeasureArguments& arguments, const ModelArguments& model, const OpenedModel& opened,
           const Progress& progress);
 
@@ -44,17 +46,14 @@ class Measure {
   /// Images 0 to count - 1 of a seed: image i has the same noise whatever the way.
   std::vector<double> samples(const Way& way, std::uint64_t seed, std::int64_t count, const std::string& what);
 
-  struct Quality {
-    double fd = 0;
-    KernelDistance kid;
-  };
-  Quality quality(const std::vector<double>& samples);
-
-  std::int64_t size() const { return model_->size(); }
+  /// Of images that samples() made.
+  std::vector<float> features(const std::vector<double>& samples) const;
+  double frechet(std::span<const float> features) const;
+  KernelDistance kernel(std::span<const float> features) const;
 
  private:
   MeasureArguments a_;
-  std::vector<std::int64_t> classes_;
+  ModelArguments arguments_;
   std::unique_ptr<DiffusionModel> model_;
   std::optional<Classifier> classifier_;
   std::vector<float> reference_;
@@ -62,6 +61,13 @@ class Measure {
   double clip_ = 0;
   Progress progress_;
 };
+
+/// All that figures depend on but the ways themselves; weights by their content too.
+/// Throws: std::invalid_argument for an analytic model.
+nlohmann::ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& model,
+                                   const OpenedModel& opened, const SamplerArguments& sampler);
+/// What an earlier run with the same "settings" wrote there; null where there is none.
+nlohmann::json kept_results(const std::string& file, const nlohmann::ordered_json& settings);
 
 /// Steps of a sampler that take about `nfe` evaluations, the step to 0 being one.
 int steps_of(const SamplerInfo& sampler, int nfe);

@@ -60,10 +60,6 @@ Mixture read_mixture(const std::string& file) {
   return mixture;
 }
 
-}  // namespace
-
-namespace {
-
 void set_skips(const ModelArguments& a, UNet& net) {
   if (!a.freeu.empty()) return set_freeu(net, {a.freeu[0], a.freeu[1], a.freeu[2], a.freeu[3]});
   if (!a.rho.empty() || a.rho_bottom != 1 || a.rho_top != 1)
@@ -114,18 +110,17 @@ std::int64_t OpenedModel::size() const {
   return product;
 }
 
-std::vector<std::int64_t> OpenedModel::classes_of(const ModelArguments& arguments, std::int64_t first,
-                                                  std::int64_t rows) const {
-  std::vector<std::int64_t> classes;
-  for (std::int64_t row = first; row < first + rows && !arguments.classes.empty(); ++row)
-    classes.push_back(arguments.classes[static_cast<std::size_t>(row) % arguments.classes.size()]);
-  return classes;
+std::vector<std::int64_t> ModelArguments::classes_of(std::int64_t first, std::int64_t rows) const {
+  std::vector<std::int64_t> chosen;
+  for (std::int64_t row = first; row < first + rows && !classes.empty(); ++row)
+    chosen.push_back(classes[static_cast<std::size_t>(row) % classes.size()]);
+  return chosen;
 }
 
 std::unique_ptr<Denoiser> OpenedModel::denoiser(const ModelArguments& arguments, std::int64_t first,
                                                 std::int64_t rows) const {
   if (mixture) return std::make_unique<MixtureDenoiser>(*mixture);
-  return denoiser_of(*network, classes_of(arguments, first, rows));
+  return denoiser_of(*network, arguments.classes_of(first, rows));
 }
 
 OpenedModel open_model(const ModelArguments& arguments, const std::string& device) {

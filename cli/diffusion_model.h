@@ -27,6 +27,8 @@ struct ModelArguments {
   std::vector<double> rho, freeu;
 
   void add_to(CLI::App& app);
+  /// The classes of rows first to first + rows of a run.
+  std::vector<std::int64_t> classes_of(std::int64_t first, std::int64_t rows) const;
 };
 
 /// A model that was opened, whatever it is.
@@ -41,8 +43,8 @@ struct OpenedModel {
 
   std::int64_t size() const;
   bool is_image() const { return network != nullptr; }
-  /// The classes of rows first to first + rows of a run; and a Denoiser for them. The model must outlive it.
-  std::vector<std::int64_t> classes_of(const ModelArguments& arguments, std::int64_t first, std::int64_t rows) const;
+  /// A Denoiser for rows first to first + rows of a run, which the classes of those rows go to. The model must outlive
+  /// it.
   std::unique_ptr<Denoiser> denoiser(const ModelArguments& arguments, std::int64_t first, std::int64_t rows) const;
 };
 

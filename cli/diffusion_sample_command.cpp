@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "diffusion_commands.h"
+#include "diffusion_inputs.h"
 #include "diffusion_model.h"
 #include "diffusion_sampler_options.h"
 #include "file_output.h"
@@ -100,14 +101,9 @@ class SampleRun {
       image_noise(a_.seed, a_.first, model_->size())(0, x_);
       return;
     }
-    NpyArray array = read_npy(a_.initial_noise);
-    std::vector<std::int64_t> shape = model_->shape;
-    shape.insert(shape.begin(), array.shape.empty() ? 0 : array.shape[0]);
-    if (array.shape != shape || array.values.empty())
-      throw Error(fmt::format("{}: of shape [{}]; [N, {}] is wanted", a_.initial_noise, fmt::join(array.shape, ", "),
-                              fmt::join(model_->shape, ", ")));
-    a_.count = array.shape[0];
-    x_ = std::move(array.values);
+    Inputs noise = read_states(a_.initial_noise, *model_);
+    a_.count = noise.count;
+    x_ = std::move(noise.values);
   }
 
   void estimate_variances() {
@@ -118,10 +114,7 @@ class SampleRun {
       sample_mixture(*model_->mixture, a_.seed + 1, 0, data);
     } else {
       if (a_.data.empty()) throw std::invalid_argument("--variance optimal needs --data to estimate it from");
-      const Images images = read_images(a_.data);
-      if (std::vector{images.channels, images.height, images.width} != model_->shape)
-        throw Error(fmt::format("{}: images of [{}, {}, {}]; the model has [{}]", a_.data, images.channels,
-                                images.height, images.width, fmt::join(model_->shape, ", ")));
+      const Images images = read_images_for(*model_, a_.data);
       const std::int64_t count = std::min(images.count, a_.variance_images);
       for (std::int64_t i = 0; i < count * images.size(); ++i)
         data.push_back(unit_of(images.values[static_cast<std::size_t>(i)]));

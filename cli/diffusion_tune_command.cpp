@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -59,16 +58,11 @@ class Tuning {
     if (info.name == "adaptive") throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");
     a_.sampler.steps = steps_of(info, a_.nfe);
     way_ = {a_.sampler, a_.sampler.sigmas(opened), 1, a_.rho_top};
-    settings_ = {{"model", a_.model.model},
-                 {"sampler", a_.sampler.sampler},
-                 {"schedule", a_.sampler.schedule},
-                 {"sigmas", way_.sigmas},
-                 {"count", a_.measure.count},
-                 {"seeds", a_.seeds},
-                 {"classifier", a_.measure.classifier},
-                 {"rho_top", a_.rho_top},
-                 {"order", a_.sampler.order},
-                 {"s_fraction", a_.sampler.s_fraction}};
+    settings_ = settings_of(a_.measure, a_.model, opened, a_.sampler);
+    settings_["sampler"] = a_.sampler.sampler;
+    settings_["sigmas"] = way_.sigmas;
+    settings_["seeds"] = a_.seeds;
+    settings_["rho_top"] = a_.rho_top;
     load();
     measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
     bar_.clear();
@@ -100,9 +94,8 @@ class Tuning {
   }
 
   void load() {
-    std::ifstream in(a_.out);
-    const json kept = json::parse(in, nullptr, false);
-    if (kept.is_discarded() || !kept.is_object() || kept.value("settings", json()) != json(settings_)) return;
+    const json kept = kept_results(a_.out, settings_);
+    if (kept.is_null()) return;
     for (const json& point : kept["points"]) known_[point["rho_bottom"]] = point["fd_fmnist"].get<Values>();
   }
 
@@ -127,7 +120,7 @@ class Tuning {
     Values values;
     for (const std::uint64_t seed : a_.seeds) {
       const std::string what = fmt::format("rho {:.3f}, seed {}", rho, seed);
-      values.push_back(measure_->quality(measure_->samples(way_, seed, a_.measure.count, what)).fd);
+      values.push_back(measure_->frechet(measure_->features(measure_->samples(way_, seed, a_.measure.count, what))));
     }
     bar_.clear();
     std::string each;

@@ -164,6 +164,10 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   const Result again = run(arguments);
   EXPECT_EQ(again.out, first.out);
   EXPECT_NE(again.err.find("8 measurements, 0 of them to do"), std::string::npos) << again.err;
+  // Other weights at the same place are another model.
+  ASSERT_EQ(run(train("wide", "4", {"--data", path("wide.npy")})).code, 0);
+  const Result other = run(arguments);
+  EXPECT_NE(other.err.find("8 measurements, 8 of them to do"), std::string::npos) << other.err;
 }
 
 TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
