@@ -117,12 +117,6 @@ struct Network {
     t = at::randint(0, 1000, {kBatch}).to(at::kFloat);
     for (const auto& [name, weight] : net.parameters()) weight.add_(at::randn_like(weight), 0.02);
   }
-  void set_layout(at::MemoryFormat format) {
-    for (const auto& [name, weight] : net.parameters()) {
-      if (weight.dim() == 4) Tensor(weight).set_data(weight.contiguous(format));
-    }
-    x = x.contiguous(format);
-  }
   Tensor forward() const { return net.forward(x, t); }
   void train() const {
     const at::AutoGradMode grad(true);
@@ -190,20 +184,13 @@ json bench_network(const char* name, const UNetConfig& config, double peak, cons
     }
     std::filesystem::remove_all(folder);
   }
-  // Once more in the layout of channels last; the answers must be the same.
-  Network last(config);
-  last.set_layout(at::MemoryFormat::ChannelsLast);
-  const double difference = (last.forward() - plain.forward()).abs().max().item<double>();
-  if (!(difference < 1e-3)) throw std::runtime_error(fmt::format("the layouts differ by {}", difference));
-  for (const bool training : {false, true}) {
-    const Comparison times =
-        in_turns([&] { return training ? train() : forward(); },
-                 [&] { return bench::seconds_of([&] { training ? last.train() : (void)last.forward(); }); });
-    const double work = flops * (training ? 3 : 1);
-    const char* what = training ? "training step" : "forward";
-    row(fmt::format("{}, channels first", what), times.a.median, 0, work);
-    row(fmt::format("{}, channels last over first", what), times.b.median, times.ratio.median, work);
-  }
+  // As samplers use it: parts of the batch side by side.
+  DiffusionModel model{plain.net.clone(), {}, 1, kSide, kSide};
+  const auto denoiser = denoiser_of(model);
+  std::vector<double> rows(static_cast<std::size_t>(plain.x.numel()), 0.5), denoised(rows.size());
+  const auto denoise = [&] { return bench::seconds_of([&] { denoiser->denoise(rows, 1, denoised); }); };
+  const Comparison parts = in_turns(forward, denoise);
+  row("forward, in parts over at once", parts.b.median, parts.ratio.median, flops);
   Network half(config);
   half.net.set_half_convolutions(true);
   for (const bool training : {false, true}) {
@@ -213,6 +200,9 @@ json bench_network(const char* name, const UNetConfig& config, double peak, cons
     row(fmt::format("{}, bfloat16 over float32", training ? "training step" : "forward"), times.b.median,
         times.ratio.median, flops * (training ? 3 : 1));
   }
+  model.net.set_half_convolutions(true);
+  const Comparison half_parts = in_turns(forward, denoise);
+  row("forward, bfloat16 in parts over float32 at once", half_parts.b.median, half_parts.ratio.median, flops);
   return result;
 }
 

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <malloc.h>
 
 #include <CLI/CLI.hpp>
 #include <exception>
@@ -43,6 +44,10 @@ int run(int argc, char** argv) {
 // The commands that need libtorch; `tuiqiao` executes this program for them.
 int main(int argc, char** argv) {
   try {
+    // A network's activations come and go: memory is kept between them instead of asked of the system each time.
+    constexpr int kKept = 1 << 30;
+    ::mallopt(M_MMAP_THRESHOLD, kKept);
+    ::mallopt(M_TRIM_THRESHOLD, kKept);
     settle_standard_streams();
     return run(argc, argv);
   } catch (const OutputClosed&) {

@@ -65,6 +65,29 @@ class Training : public testing::Test {
   const fs::path folder = fs::temp_directory_path() / ("tuiqiao-training-" + std::to_string(getpid()));
 };
 
+// Parts of a batch go side by side and are added in their order.
+TEST_F(Training, DoesNotDependOnThreads) {
+  for (const bool half : {false, true}) {
+    TrainingOptions options = small();
+    options.batch = 40;
+    options.half = half;
+    std::vector<TrainingStep> last;
+    std::vector<std::string> states;
+    for (const int threads : {1, 2, 3}) {
+      at::set_num_threads(threads);
+      Trainer one = trainer(options);
+      one.step();
+      last.push_back(one.step());
+      one.save(folder / "state");
+      states.push_back(content(folder / "state"));
+    }
+    for (std::size_t i = 1; i < states.size(); ++i) {
+      EXPECT_EQ(last[i].loss, last[0].loss);
+      EXPECT_EQ(states[i], states[0]);
+    }
+  }
+}
+
 TEST_F(Training, LearnsWhatItIsShown) {
   Trainer learner = trainer(small());
   EXPECT_EQ(learner.steps_per_epoch(), 1);

@@ -14,6 +14,7 @@
 
 #include "safetensors.h"
 #include "tuiqiao/diffusion/ancestral.h"
+#include "tuiqiao/diffusion/model.h"
 #include "tuiqiao/diffusion/unet.h"
 
 namespace tuiqiao {
@@ -341,6 +342,38 @@ TEST(DdpmSteps, AreThoseOfDiffusers) {
     for (std::size_t i = 0; i < after.size(); ++i)
       EXPECT_NEAR(landed[i], after[i], 1e-6 * std::max(1.0, std::abs(after[i]))) << step.dump().substr(0, 120);
   }
+}
+
+TEST(NetworkDenoiser, DoesPartsOfABatchSideBySide) {
+  UNetConfig config;
+  config.sample_size = {8, 8};
+  config.in_channels = config.out_channels = 1;
+  config.block_out_channels = {8, 16};
+  config.down_block_types = {"DownBlock2D", "DownBlock2D"};
+  config.up_block_types = {"UpBlock2D", "UpBlock2D"};
+  config.norm_num_groups = 1;
+  config.add_attention = false;
+  config.num_class_embeds = 3;
+  DiffusionModel model{UNet(config, 3), {}, 1, 8, 8};
+  at::manual_seed(4);
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : model.net.parameters()) tensor.add_(at::randn_like(tensor), 0.05);
+  constexpr std::size_t kRows = 37, kSize = 64;
+  std::vector<double> x(kRows * kSize), all(x.size()), again(x.size());
+  std::vector<std::int64_t> classes(kRows);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<double>(i * i % 1009));
+  for (std::size_t i = 0; i < kRows; ++i) classes[i] = static_cast<std::int64_t>(i * i % 3);
+  at::set_num_threads(2);
+  denoiser_of(model, classes)->denoise(x, 0.7, all);
+  at::set_num_threads(3);
+  denoiser_of(model, classes)->denoise(x, 0.7, again);
+  EXPECT_EQ(all, again);
+  for (const std::size_t row : {std::size_t{0}, std::size_t{15}, std::size_t{16}, std::size_t{36}}) {
+    std::vector<double> alone(kSize);
+    denoiser_of(model, {classes[row]})->denoise(std::span(x).subspan(row * kSize, kSize), 0.7, alone);
+    for (std::size_t i = 0; i < kSize; ++i) EXPECT_NEAR(all[row * kSize + i], alone[i], 1e-5);
+  }
+  at::set_num_threads(1);
 }
 
 }  // namespace

@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "diffusion/parts.h"
+
 namespace tuiqiao {
 
 namespace fs = std::filesystem;
@@ -168,9 +170,16 @@ at::Tensor images_tensor(const DiffusionModel& model, std::span<const double> x)
 std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<std::int64_t> classes) {
   const auto run = [&model, classes = std::move(classes)](std::span<const double> x, double step,
                                                           std::span<double> output) {
-    const at::NoGradGuard no_grad;
-    const at::Tensor out = answer(model, images_tensor(model, x), step, classes).cpu().contiguous();
-    std::copy_n(out.data_ptr<float>(), output.size(), output.begin());
+    const std::int64_t rows = static_cast<std::int64_t>(x.size()) / model.size();
+    const auto size = static_cast<std::size_t>(model.size()), made = output.size() / static_cast<std::size_t>(rows);
+    for_parts(rows, model.net.device().is_cpu(), [&](std::int64_t, std::int64_t from_row, std::int64_t rows_of_part) {
+      const at::NoGradGuard no_grad;
+      const auto from = static_cast<std::size_t>(from_row), count = static_cast<std::size_t>(rows_of_part);
+      const auto labels = classes.empty() ? std::span<const std::int64_t>() : std::span(classes).subspan(from, count);
+      const at::Tensor in = images_tensor(model, x.subspan(from * size, count * size));
+      const at::Tensor out = answer(model, in, step, labels).cpu().contiguous();
+      std::copy_n(out.data_ptr<float>(), count * made, output.begin() + static_cast<std::ptrdiff_t>(from * made));
+    });
   };
   return std::make_unique<ModelDenoiser>(run, model.size(), model.process.schedule(), model.process.prediction,
                                          model.process.variance == Variance::learned_range);

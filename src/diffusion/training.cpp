@@ -5,13 +5,17 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
+#include <functional>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <stdexcept>
 
+#include "diffusion/parts.h"
 #include "file_output.h"
 #include "safetensors.h"
 #include "tuiqiao/diffusion/noise.h"
@@ -22,6 +26,9 @@ using at::Tensor;
 using nlohmann::ordered_json;
 
 namespace {
+
+/// A grain of at::parallel_for that leaves all to one thread.
+constexpr std::int64_t kAll = std::numeric_limits<std::int64_t>::max();
 
 /// The stream of random numbers that orders the images; those of a step's rows are 0 to batch - 1.
 constexpr std::uint64_t kOrder = 0xFFFFFFFF;
@@ -98,10 +105,23 @@ class Batch {
     weights_.data_ptr<float>()[row] = static_cast<float>(loss_weight(prediction, weighting, A, B));
   }
 
-  Tensor loss(const UNet& net) const {
-    const at::Device device = net.device();
-    const Tensor error = net.forward(x_.to(device), times_.to(device)) - target_.to(device);
-    return (error.square() * weights_.to(device)).mean();
+  std::int64_t count() const { return x_.size(0); }
+
+  /// What `count` rows add to the mean loss of all.
+  Tensor loss(const UNet& net, std::int64_t from, std::int64_t count) const {
+    const auto rows = [&](const Tensor& all) { return all.narrow(0, from, count).to(net.device()); };
+    const Tensor error = net.forward(rows(x_), rows(times_)) - rows(target_);
+    return (error.square() * rows(weights_)).sum() / x_.numel();
+  }
+
+  /// The mean loss, without gradients.
+  double mean_loss(const UNet& net) const {
+    std::vector<double> losses(static_cast<std::size_t>(count()));
+    for_parts(count(), net.device().is_cpu(), [&](std::int64_t part, std::int64_t from, std::int64_t count) {
+      const at::NoGradGuard no_grad;
+      losses[static_cast<std::size_t>(part)] = loss(net, from, count).item<double>();
+    });
+    return std::accumulate(losses.begin(), losses.end(), 0.0);
   }
 
  private:
@@ -120,19 +140,16 @@ struct Adam {
     }
   }
 
-  void update(const std::vector<std::pair<std::string, Tensor>>& parameters, std::int64_t step, double rate,
-              double gradient_scale, const TrainingOptions& o) {
+  void update(std::size_t i, const Tensor& weight, std::int64_t step, double rate, double gradient_scale,
+              const TrainingOptions& o) {
     const double bias1 = 1 - std::pow(o.beta1, static_cast<double>(step));
     const double bias2 = 1 - std::pow(o.beta2, static_cast<double>(step));
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const Tensor& weight = parameters[i].second;
-      const Tensor gradient = weight.grad() * gradient_scale;
-      mean[i].mul_(o.beta1).add_(gradient, 1 - o.beta1);
-      square[i].mul_(o.beta2).addcmul_(gradient, gradient, 1 - o.beta2);
-      if (weight.dim() > 1) weight.mul_(1 - rate * o.weight_decay);
-      constexpr double kEpsilon = 1e-8;
-      weight.addcdiv_(mean[i], (square[i] / bias2).sqrt_().add_(kEpsilon), -rate / bias1);
-    }
+    const Tensor gradient = weight.grad() * gradient_scale;
+    mean[i].mul_(o.beta1).add_(gradient, 1 - o.beta1);
+    square[i].mul_(o.beta2).addcmul_(gradient, gradient, 1 - o.beta2);
+    if (weight.dim() > 1) weight.mul_(1 - rate * o.weight_decay);
+    constexpr double kEpsilon = 1e-8;
+    weight.addcdiv_(mean[i], (square[i] / bias2).sqrt_().add_(kEpsilon), -rate / bias1);
   }
 };
 
@@ -188,6 +205,38 @@ struct Trainer::State {
       shuffled_epoch = epoch;
     }
     return order[static_cast<std::size_t>(place % images.count)];
+  }
+
+  /// The mean loss; its gradient goes to the parameters. On the CPU parts of the batch go side by side, a thread each,
+  /// and are added in their order: the sum does not depend on the number of threads.
+  double find_gradients(const Batch& batch) {
+    std::vector<Tensor> parameters;
+    for (const auto& [name, tensor] : net.parameters()) parameters.push_back(tensor);
+    std::vector<double> losses(static_cast<std::size_t>(batch.count()));
+    std::vector<std::vector<Tensor>> gradients(losses.size());
+    const auto find = [&](std::int64_t part, std::int64_t from, std::int64_t count) {
+      const at::AutoGradMode with_gradients(true);
+      const Tensor loss = batch.loss(net, from, count);
+      losses[static_cast<std::size_t>(part)] = loss.item<double>();
+      gradients[static_cast<std::size_t>(part)] = torch::autograd::grad({loss}, parameters);
+    };
+    const bool drops = options.network.dropout > 0;  // what is dropped is drawn one after another
+    for_parts(batch.count(), device.is_cpu(), find, drops);
+    for_each_parameter([&](std::size_t i) {
+      Tensor& sum = parameters[i].mutable_grad() = gradients[0][i].contiguous(parameters[i].suggest_memory_format());
+      for (std::size_t part = 1; part < gradients.size() && !gradients[part].empty(); ++part)
+        sum.add_(gradients[part][i]);
+    });
+    return std::accumulate(losses.begin(), losses.end(), 0.0);
+  }
+
+  /// Calls work(i), on the CPU side by side: operations of small tensors have no use for threads of their own.
+  void for_each_parameter(const std::function<void(std::size_t)>& work) const {
+    at::parallel_for(0, static_cast<std::int64_t>(net.parameters().size()), device.is_cpu() ? 1 : kAll,
+                     [&](std::int64_t first, std::int64_t last) {
+                       const at::NoGradGuard no_grad;
+                       for (std::int64_t i = first; i < last; ++i) work(static_cast<std::size_t>(i));
+                     });
   }
 
   TrainingOptions options;
@@ -250,28 +299,23 @@ TrainingStep Trainer::step() {
   TrainingStep report;
   report.step = s.step + 1;
   s.net.set_training(true);
-  {
-    const at::AutoGradMode with_gradients(true);
-    for (const auto& [name, tensor] : s.net.parameters()) tensor.mutable_grad() = Tensor();
-    const Tensor loss = batch.loss(s.net);
-    report.loss = loss.item<double>();
-    if (!std::isfinite(report.loss))
-      throw Error(fmt::format("the loss is {} at step {}", std::abs(report.loss), report.step));
-    loss.backward();
-  }
-  const at::NoGradGuard no_grad;
-  double square = 0;
-  for (const auto& [name, tensor] : s.net.parameters()) square += tensor.grad().square().sum().item<double>();
-  report.gradient_norm = std::sqrt(square);
+  report.loss = s.find_gradients(batch);
+  if (!std::isfinite(report.loss))
+    throw Error(fmt::format("the loss is {} at step {}", std::abs(report.loss), report.step));
+  std::vector<double> squares(s.net.parameters().size());
+  s.for_each_parameter(
+      [&](std::size_t i) { squares[i] = s.net.parameters()[i].second.grad().square().sum().item<double>(); });
+  report.gradient_norm = std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
   if (!std::isfinite(report.gradient_norm))
     throw Error(fmt::format("the gradient's norm is {} at step {}", report.gradient_norm, report.step));
   const bool shorten = o.clip_norm > 0 && report.gradient_norm > o.clip_norm;
   report.learning_rate = o.learning_rate * std::min(1.0, static_cast<double>(report.step) / std::max(1, o.warm_up));
-  s.adam.update(s.net.parameters(), report.step, report.learning_rate, shorten ? o.clip_norm / report.gradient_norm : 1,
-                o);
   const double keep = std::min(o.ema, (1.0 + static_cast<double>(s.step)) / (10.0 + static_cast<double>(s.step)));
-  for (std::size_t i = 0; i < s.net.parameters().size(); ++i)
-    s.average.parameters()[i].second.lerp_(s.net.parameters()[i].second, 1 - keep);
+  s.for_each_parameter([&](std::size_t i) {
+    const Tensor& weight = s.net.parameters()[i].second;
+    s.adam.update(i, weight, report.step, report.learning_rate, shorten ? o.clip_norm / report.gradient_norm : 1, o);
+    s.average.parameters()[i].second.lerp_(weight, 1 - keep);
+  });
   s.step = report.step;
   return report;
 }
@@ -363,7 +407,7 @@ double validation_loss(const DiffusionModel& model, Weighting weighting, const I
         fill_normal(seed, static_cast<std::uint64_t>(n), static_cast<std::uint64_t>(draw), noise);
         batch.set(row, (n * kScatter + draw) % count, false, schedule, t, noise, model.process.prediction, weighting);
       }
-      sum += batch.loss(model.net).item<double>() * static_cast<double>(rows);
+      sum += batch.mean_loss(model.net) * static_cast<double>(rows);
     }
   }
   return sum / (static_cast<double>(count) * draws);

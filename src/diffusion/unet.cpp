@@ -219,7 +219,8 @@ Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& classes) co
 
   const Tensor times = t.to(x.options());
   const Tensor time = activated(p.embedding(times, classes, x.size(0)), p.activation);
-  Tensor h = p.conv_in(config.center_input_sample ? 2 * x - 1 : x);
+  const Tensor centred = config.center_input_sample ? 2 * x - 1 : x;
+  Tensor h = p.conv_in(centred).contiguous(at::MemoryFormat::ChannelsLast);
   std::vector<Tensor> skips{h};
   for (const Block& block : p.down) {
     for (std::size_t i = 0; i < block.resnets.size(); ++i) {
@@ -245,10 +246,10 @@ Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& classes) co
       h = block.resnets[i](joined, time, p.training);
       if (!block.attentions.empty()) h = block.attentions[i](h);
     }
-    if (block.resize_conv) h = (*block.resize_conv)(upsampled(h));
+    if (block.resize_conv) h = (*block.resize_conv)(upsampled(p.half_convolutions ? h.to(at::kBFloat16) : h));
     if (block.resize_resnet) h = (*block.resize_resnet)(h, time, p.training);
   }
-  h = p.conv_out(p.norm_out.activated(h, Activation::silu));
+  h = p.conv_out(p.norm_out.activated(h, Activation::silu, p.half_convolutions));
   return config.time_embedding_type == "fourier" ? h / times.reshape({-1, 1, 1, 1}) : h;
 }
 
@@ -307,7 +308,9 @@ UNet UNet::load(const std::filesystem::path& folder) {
     if (shape != shape_of(tensor))
       throw Error(fmt::format("{}: tensor '{}' has the shape [{}]; by config.json it is [{}]", file.string(), stored,
                               fmt::join(weights.at(stored).shape, ", "), fmt::join(shape_of(tensor), ", ")));
-    weights.read(stored, 0, {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
+    const Tensor values = at::empty(tensor.sizes(), at::kFloat);
+    weights.read(stored, 0, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+    tensor.copy_(values);
     used[stored] = true;
     if (name == "time_proj.weight") used["time_proj.W"] = true;
   }

@@ -7,9 +7,15 @@
 
 #include <cmath>
 
+#include "diffusion/group_norm.h"
+
 namespace tuiqiao {
 
 using at::Tensor;
+
+namespace {
+constexpr auto kLayout = at::MemoryFormat::ChannelsLast;
+}
 
 ParameterMaker::ParameterMaker(std::vector<std::pair<std::string, Tensor>>& named, const bool& half, std::uint64_t seed)
     : named_(named), half_(half), random_(at::detail::createCPUGenerator(seed)) {}
@@ -20,7 +26,9 @@ Tensor ParameterMaker::keep(const std::string& name, const Tensor& values) {
 }
 
 Tensor ParameterMaker::uniform(const std::string& name, at::IntArrayRef shape, double bound) {
-  return keep(name, at::empty(shape, at::kFloat).uniform_(-bound, bound, random_));
+  const Tensor values = at::empty(shape, at::kFloat).uniform_(-bound, bound, random_);
+  // Convolutions read their weights as they read images, the channels side by side.
+  return keep(name, shape.size() == 4 ? values.contiguous(kLayout) : values);
 }
 
 Tensor ParameterMaker::normal(const std::string& name, at::IntArrayRef shape, double deviation) {
@@ -46,10 +54,11 @@ Conv::Conv(ParameterMaker& make, const std::string& name, int in, int out, int k
   bias = make.uniform(name + ".bias", {out}, bound);
 }
 
-Tensor Conv::operator()(const Tensor& x) const {
-  if (!*half) return at::conv2d(x, weight, bias, stride, padding);
-  const auto type = at::kBFloat16;
-  return at::conv2d(x.to(type), weight.to(type), bias.to(type), stride, padding).to(x.scalar_type());
+Tensor Conv::operator()(const Tensor& x) const { return own_type(x).to(at::kFloat); }
+
+Tensor Conv::own_type(const Tensor& x) const {
+  const auto type = *half ? at::kBFloat16 : at::kFloat;
+  return at::conv2d(x.to(type), weight.to(type), bias.to(type), stride, padding);
 }
 
 Norm::Norm(ParameterMaker& make, const std::string& name, int channels, int groups_, double eps_)
@@ -60,8 +69,14 @@ Norm::Norm(ParameterMaker& make, const std::string& name, int channels, int grou
 
 Tensor Norm::operator()(const Tensor& x) const { return at::group_norm(x, groups, weight, bias, eps); }
 
-Tensor Norm::activated(const Tensor& x, Activation activation) const {
-  return tuiqiao::activated((*this)(x), activation);
+Tensor Norm::activated(const Tensor& x, Activation activation, bool half, const Tensor& shift) const {
+  const bool silu = activation == Activation::silu;
+  if (x.is_cpu()) {
+    const Tensor y = group_norm_silu(x, shift, weight, bias, {groups, eps, silu, half && silu});
+    return silu ? y : tuiqiao::activated(y, activation);
+  }
+  const Tensor shifted = shift.defined() ? x + shift.unsqueeze(-1).unsqueeze(-1) : x.to(at::kFloat);
+  return tuiqiao::activated((*this)(shifted), activation);
 }
 
 Tensor activated(const Tensor& x, Activation activation) {
@@ -98,17 +113,18 @@ Tensor Resnet::operator()(const Tensor& x, const Tensor& embedding, bool trainin
     if (resample == Resample::none) return in;
     return resample == Resample::up ? upsampled(in) : at::avg_pool2d(in, 2, 2);
   };
-  Tensor h = conv1(resampled(norm1.activated(x, options.activation)));
-  const Tensor shift = time(embedding).unsqueeze(-1).unsqueeze(-1);
+  const bool half = *conv1.half;
+  Tensor h = conv1.own_type(resampled(norm1.activated(x, options.activation, half)));
+  const Tensor shift = time(embedding);
   if (options.scale_shift) {
-    const auto parts = shift.chunk(2, 1);
-    h = activated(norm2(h) * (1 + parts[0]) + parts[1], options.activation);
+    const auto parts = shift.unsqueeze(-1).unsqueeze(-1).chunk(2, 1);
+    h = activated(norm2(h.to(at::kFloat)) * (1 + parts[0]) + parts[1], options.activation);
   } else {
-    h = norm2.activated(h + shift, options.activation);
+    h = norm2.activated(h, options.activation, half, shift);
   }
   if (options.dropout > 0) h = at::dropout(h, options.dropout, training);
   const Tensor around = resampled(x);
-  h = (shortcut ? (*shortcut)(around) : around) + conv2(h);
+  h = sum_of(shortcut ? shortcut->own_type(around) : around, conv2.own_type(h));
   return options.output_scale == 1 ? h : h / options.output_scale;
 }
 

@@ -51,7 +51,10 @@ struct Conv {
   Conv() = default;
   /// `zero`: starts as 0.
   Conv(ParameterMaker& make, const std::string& name, int in, int out, int kernel, bool zero = false);
+  /// float32, whatever it was done in.
   at::Tensor operator()(const at::Tensor& x) const;
+  /// In the type it was done in: bfloat16 or float32.
+  at::Tensor own_type(const at::Tensor& x) const;
 };
 
 struct Norm {
@@ -62,8 +65,8 @@ struct Norm {
   Norm() = default;
   Norm(ParameterMaker& make, const std::string& name, int channels, int groups, double eps);
   at::Tensor operator()(const at::Tensor& x) const;
-  /// The norm, then the activation.
-  at::Tensor activated(const at::Tensor& x, Activation activation) const;
+  /// The norm of x + shift, [B, C] or nothing, then the activation: bfloat16 where `half`, or float32.
+  at::Tensor activated(const at::Tensor& x, Activation activation, bool half, const at::Tensor& shift = {}) const;
 };
 
 at::Tensor activated(const at::Tensor& x, Activation activation);

@@ -48,7 +48,8 @@ struct DiffusionModel {
 DiffusionModel load_diffusion_model(const std::filesystem::path& folder, const at::Device& device);
 
 /// The network as a Denoiser that keeps a reference to it: float64 outside, float32 inside, without gradients.
-/// `classes` is one class for each row of every batch, or empty.
+/// `classes` is one class for each row of every batch, or empty. On the CPU parts of a batch go side by side, a thread
+/// each; the skips of each part pass through UNet::set_join's function by themselves.
 std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<std::int64_t> classes = {});
 
 /// The same with derivatives, by one backward pass for each probe, or for each number of a datum where there is none.

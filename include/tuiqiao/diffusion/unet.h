@@ -81,6 +81,7 @@ class UNet {
   ///         the type "identity", [B, 4 block_out_channels[0]]; returns [B, out_channels, H, W].
   /// Domain: H and W are multiples of 2^(levels - 1). Throws: std::invalid_argument "[UNet] ..." on other shapes, or
   ///         where classes are missing or not wanted.
+  /// Derivatives: first ones; on the CPU std::logic_error where derivatives of derivatives are asked for.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& t, const at::Tensor& classes = {}) const;
 
   const UNetConfig& config() const;
@@ -90,12 +91,13 @@ class UNet {
   /// Skip tensors: those of all levels, each of which has several.
   int skips() const;
 
-  /// The one place that all skips pass through; nothing restores plain concatenation.
+  /// The one place that all skips pass through, from several threads at once where forward is; nothing restores plain
+  /// concatenation.
   void set_join(JoinSkip join);
   /// Whether dropout is at work.
   void set_training(bool training);
-  /// Whether convolutions are done in bfloat16, all else in float32: nearly twice as fast where the processor has
-  /// bfloat16, and off in the third digit. Off at first, and in clones.
+  /// Whether convolutions are done in bfloat16, all else in float32: two to three times as fast where the processor
+  /// multiplies bfloat16, and off in the third digit. Off at first, and in clones.
   void set_half_convolutions(bool half);
   /// Moves parameters in place.
   void to(const at::Device& device);
