@@ -40,6 +40,7 @@ Run add_diffusion(CLI::App& app) {
   add("encode", "Follow the flow from data to latents", add_diffusion_encode);
   add("decode", "Follow the flow from latents to data", add_diffusion_decode);
   add("interpolate", "Draw paths between data through their latents", add_diffusion_interpolate);
+  add("edit", "Send data part of the way into noise and back, or fill in a part of them", add_diffusion_edit);
   add("quality", "Measure how far samples are from images, in a classifier's features", add_diffusion_quality);
   add("tune-skips", "Search the factor of a network's skips that few evaluations want", add_diffusion_tune);
   add("compare", "Measure samplers against one another at few evaluations", add_diffusion_compare);

@@ -19,6 +19,7 @@ Run add_diffusion_quality(CLI::App& app);
 Run add_diffusion_encode(CLI::App& app);
 Run add_diffusion_decode(CLI::App& app);
 Run add_diffusion_interpolate(CLI::App& app);
+Run add_diffusion_edit(CLI::App& app);
 Run add_diffusion_likelihood(CLI::App& app);
 Run add_diffusion_tune(CLI::App& app);
 Run add_diffusion_compare(CLI::App& app);

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "chart.h"
+#include "chart_picture.h"
 #include "diffusion_commands.h"
 #include "diffusion_measure.h"
 #include "file_output.h"
@@ -25,7 +25,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* kExamples = R"(Examples:
   tuiqiao diffusion compare --model models/fashion-mnist --samplers euler,dpmpp-2m,unipc --nfe 5,10,20 --schedule karras \
-      --out build/few.json --plot build/few.svg
+      --out build/few.json --plot build/few.png
   tuiqiao diffusion compare --model models/fashion-mnist --samplers heun,sde --rhos 1,0.9 --seeds 1,2,3 -n 2000 --out few.json
 Image i has the same noise in all ways. FD-FMNIST and KID compare with the training images in a classifier's features; `distance`
 is the root mean square to a solution of many steps from the same noise, for samplers of the ODE. What OUT holds already from
@@ -55,6 +55,7 @@ class Comparison {
   int operator()() {
     a_.device.settle();
     check_writable(a_.out);
+    check_chart_name(a_.plot);
     check_writable(a_.plot);
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     plan(opened);
@@ -142,7 +143,7 @@ class Comparison {
                      {"fd_fmnist", fd},
                      {"kid", measure_->kernel(features).value},
                      {"distance", nullptr}};
-    const bool deterministic = !info.stochastic || a_.sampler.s_fraction == 0;
+    const bool deterministic = !info.stochastic || a_.sampler.without_noise();
     if (deterministic && a_.solution_images > 0) {
       const std::vector<double>& exact = solution(seed, opened);
       const std::size_t numbers = std::min(exact.size(), x.size());
@@ -213,7 +214,7 @@ class Comparison {
     }
     std::vector<Chart> charts{quality};
     if (!distance.series.empty()) charts.push_back(distance);
-    write_file_atomically(a_.plot, svg_of(charts));
+    write_file_atomically(a_.plot, chart_picture(a_.plot, charts));
   }
 
   Arguments a_;
@@ -253,7 +254,8 @@ Run add_diffusion_compare(CLI::App& app) {
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--out", a.out, "Write values here as JSON, after each")->type_name("FILE")->required();
-  app.add_option("--plot", a.plot, "Write quality and distance against evaluations here as .svg")->type_name("FILE");
+  app.add_option("--plot", a.plot, "Write quality and distance against evaluations here as .png or .svg")
+      ->type_name("FILE");
   a.device.add_to(app);
   return [arguments](const std::stop_token& stop) { return Comparison(*arguments, stop)(); };
 }

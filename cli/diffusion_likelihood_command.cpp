@@ -7,7 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "chart.h"
+#include "chart_picture.h"
 #include "diffusion_commands.h"
 #include "diffusion_inputs.h"
 #include "diffusion_model.h"
@@ -42,6 +42,7 @@ struct Arguments {
 
 int measure(Arguments a, const std::stop_token& stop) {
   a.device.settle();
+  check_chart_name(a.plot);
   check_writable(a.plot);
   const OpenedModel model = open_model(a.model, a.device.device);
   const Inputs data = read_inputs(a.inputs, model);
@@ -92,7 +93,7 @@ int measure(Arguments a, const std::stop_token& stop) {
   tell(fmt::format("{}: {:.4f} +- {:.4f} over {} data, {} evaluations each, peak memory {} MB\n",
                    model.is_image() ? "bits/dim" : "nats", mean, deviation, data.count, nfe, peak_rss_bytes() >> 20));
   if (!a.plot.empty())
-    write_file_atomically(a.plot, svg_of({histogram(figures, model.is_image() ? "bits/dim" : "nats")}));
+    write_file_atomically(a.plot, chart_picture(a.plot, {histogram(figures, model.is_image() ? "bits/dim" : "nats")}));
   return kDone;
 }
 
@@ -121,7 +122,7 @@ Run add_diffusion_likelihood(CLI::App& app) {
   app.add_option("--batch", a.batch, "Data at once [32]")
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 31));
-  app.add_option("--plot", a.plot, "Write a histogram here as .svg")->type_name("FILE");
+  app.add_option("--plot", a.plot, "Write a histogram here as .png or .svg")->type_name("FILE");
   app.add_flag("--json", a.as_json, "One object a datum: index, nats, bits_per_dim, stderr_nats, nfe");
   a.device.add_to(app);
   return [arguments](const std::stop_token& stop) { return measure(*arguments, stop); };

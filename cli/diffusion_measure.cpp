@@ -2,6 +2,7 @@
 #ifndef __clang_analyzer__
 #include "diffusion_measure.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -25,7 +26,7 @@ void MeasureArguments::add_to(CLI::App& app) {
   app.add_option("-n,--count", count, "Images for each measurement [1000]")
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{2}, most));
-  app.add_option("--batch", batch, "Images at once [100]")->type_name("N")->check(CLI::Range(std::int64_t{1}, most));
+  app.add_option("--batch", batch, "Images at once [128]")->type_name("N")->check(CLI::Range(std::int64_t{1}, most));
   app.add_option("--reference", reference, "Folder of the training images [/usr/share/datasets/fashion-mnist]")
       ->type_name("DIR");
   app.add_option("--classifier", classifier, "Whose features [models/fashion-mnist-classifier/classifier.safetensors]")
@@ -49,7 +50,11 @@ Measure::Measure(const MeasureArguments& arguments, const ModelArguments& model,
       DiffusionModel{network.net.clone(), network.process, network.channels, network.height, network.width});
   model_->net.set_half_convolutions(model.half);
   clip_ = opened.clip;
-  reference_ = classifier_->features(read_images(a_.reference), progress_);
+  const Images images = read_images(a_.reference);
+  reference_ = classifier_->features(images, progress_);
+  constexpr std::int64_t kShown = 16;
+  for (std::int64_t i = 0; i < std::min(images.count, kShown) * images.size(); ++i)
+    shown_.push_back(unit_of(images.values[static_cast<std::size_t>(i)]));
   moments_ = feature_moments(reference_, Classifier::kFeatures);
 }
 
@@ -72,6 +77,21 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
     sample(way.sampler.sampler, *denoiser, way.sigmas, noise, options, x);
   }
   return all;
+}
+
+std::vector<double> Measure::skip_effects() const {
+  const Schedule schedule = model_->process.schedule();
+  const int step = (schedule.steps() + 1) / 2;
+  std::vector<double> noise(shown_.size());
+  image_noise(0, 0, model_->size())(0, noise);
+  const auto rows = static_cast<std::int64_t>(shown_.size()) / model_->size();
+  at::Tensor x = at::empty({rows, model_->channels, model_->height, model_->width}, at::kFloat);
+  for (std::size_t i = 0; i < noise.size(); ++i)
+    x.data_ptr<float>()[i] = static_cast<float>(schedule.A(step) * shown_[i] + schedule.B(step) * noise[i]);
+  at::Tensor classes;
+  const std::vector<std::int64_t> labels = arguments_.classes_of(0, rows);
+  if (!labels.empty()) classes = at::tensor(at::ArrayRef<std::int64_t>(labels));
+  return tuiqiao::skip_effects(model_->net, x, at::full({rows}, step - 1, at::kFloat), classes);
 }
 
 std::vector<float> Measure::features(const std::vector<double>& samples) const {
@@ -124,7 +144,7 @@ ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& 
           {"karras_rho", sampler.rho},
           {"order", sampler.order},
           {"predictor_only", sampler.predictor_only},
-          {"s_fraction", sampler.s_fraction},
+          {"s_fraction", sampler.s_fractions},
           {"eta", sampler.eta},
           {"churn", sampler.churn},
           {"brownian", sampler.brownian}};

@@ -22,7 +22,7 @@ namespace tuiqiao::cli {
 struct MeasureArguments {
   std::string reference = "/usr/share/datasets/fashion-mnist",
               classifier = "models/fashion-mnist-classifier/classifier.safetensors";
-  std::int64_t count = 1000, batch = 100;
+  std::int64_t count = 1000, batch = 128;
 
   void add_to(CLI::App& app);
 };
@@ -46,6 +46,9 @@ class Measure {
   /// Images 0 to count - 1 of a seed: image i has the same noise whatever the way.
   std::vector<double> samples(const Way& way, std::uint64_t seed, std::int64_t count, const std::string& what);
 
+  /// skip_effects of the network at half of its process, on noised reference images.
+  std::vector<double> skip_effects() const;
+
   /// Of images that samples() made.
   std::vector<float> features(const std::vector<double>& samples) const;
   double frechet(std::span<const float> features) const;
@@ -57,6 +60,7 @@ class Measure {
   std::unique_ptr<DiffusionModel> model_;
   std::optional<Classifier> classifier_;
   std::vector<float> reference_;
+  std::vector<double> shown_;  ///< a few of the reference images
   FeatureMoments moments_;
   double clip_ = 0;
   Progress progress_;

@@ -190,7 +190,7 @@ class SampleRun {
       result["schedule"] = a_.sampler.schedule;
       result["steps"] = sigmas_.size() - 1;
       result["sigmas"] = sigmas_;
-      if (sampler_named(a_.sampler.sampler).stochastic) result["s_fraction"] = a_.sampler.s_fraction;
+      if (sampler_named(a_.sampler.sampler).stochastic) result["s_fraction"] = a_.sampler.s_fractions;
       return result;
     }
     result["steps"] = steps_.size();

@@ -4,6 +4,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "terminal.h"
 #include "tuiqiao/diffusion/grids.h"
 
@@ -24,7 +27,7 @@ void SamplerArguments::add_to(CLI::App& app) {
   const auto option = [&](const char* name, auto& value, const char* type, const char* text) {
     return app.add_option(name, value, text)->type_name(type);
   };
-  option("--sampler", sampler, "NAME", "Of --list-samplers [ancestral]");
+  option("--sampler", sampler, "NAME", "")->description("Of --list-samplers [" + sampler + "]");
   app.add_flag_callback(
       "--list-samplers",
       [] {
@@ -43,7 +46,11 @@ void SamplerArguments::add_to(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   option("--sigma-min", sigma_min, "S", "Stop at this sigma; 0: the process's first, then a step to 0 [0]")
       ->check(CLI::NonNegativeNumber);
-  option("--s-fraction", s_fraction, "F", "s/g of the SDE samplers: 0 the ODE, 1 the reverse SDE [1]")
+  option("--s-fraction", s_fractions, "F[,F]",
+         "s/g of the SDE samplers: 0 the ODE, 1 the reverse SDE; two: from the first sigma to the last, linear in log "
+         "sigma [1]")
+      ->delimiter(',')
+      ->expected(1, 2)
       ->check(CLI::Range(0.0, 1.0));
   option("--eta", eta, "E", "Of ddim: 0 the ODE, 1 the ancestral variance [0]")->check(CLI::Range(0.0, 1.0));
   option("--order", order, "P", "Of unipc, deis and ipndm [3]")->check(CLI::Range(0, 4));
@@ -53,6 +60,10 @@ void SamplerArguments::add_to(CLI::App& app) {
   option("--tolerance", tolerance, "T", "Of adaptive: largest error of a step [1e-4]")->check(CLI::PositiveNumber);
   app.add_flag("--brownian", brownian,
                "Take noise from a Brownian path in log sigma, the same for any number of steps");
+}
+
+bool SamplerArguments::without_noise() const {
+  return std::all_of(s_fractions.begin(), s_fractions.end(), [](double s) { return s == 0; });
 }
 
 std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
@@ -75,13 +86,19 @@ std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
 SamplerOptions SamplerArguments::options(const std::vector<double>& sigmas, std::uint64_t seed, std::uint64_t first,
                                          std::int64_t size) const {
   SamplerOptions made;
-  made.s_fraction = s_fraction;
+  made.s_fraction = s_fractions.front();
   made.eta = eta;
   made.order = order;
   made.corrector = !predictor_only;
   made.churn = churn;
   made.tolerance = tolerance;
   const double last = sigmas.back() > 0 ? sigmas.back() : sigmas[sigmas.size() - 2];
+  if (s_fractions.size() == 2 && sigmas.front() > last) {
+    const double from = s_fractions[0], to = s_fractions[1], width = std::log(sigmas.front() / last);
+    made.s_fraction_of = [=, first = sigmas.front()](double sigma) {
+      return from + (to - from) * std::clamp(std::log(first / sigma) / width, 0.0, 1.0);
+    };
+  }
   if (brownian && sigmas.front() > last) made.path = brownian_path(seed, first, size, last, sigmas.front());
   return made;
 }

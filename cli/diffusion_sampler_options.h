@@ -14,10 +14,13 @@ namespace tuiqiao::cli {
 struct SamplerArguments {
   std::string sampler, schedule = "steps", spacing;
   int steps = 50, order = 0;
-  double sigma_min = 0, sigma_max = 0, rho = 7, s_fraction = 1, eta = 0, churn = 0, tolerance = 1e-4;
+  double sigma_min = 0, sigma_max = 0, rho = 7, eta = 0, churn = 0, tolerance = 1e-4;
+  std::vector<double> s_fractions{1};  ///< one, or that of the highest sigma and that of the lowest
   bool brownian = false, predictor_only = false;
 
   void add_to(CLI::App& app);
+  /// Whether s is 0 all along.
+  bool without_noise() const;
   /// Falling, from the process's last sigma or --sigma-max to 0 or --sigma-min.
   std::vector<double> sigmas(const OpenedModel& model) const;
   /// `first`: number of the first image, for a Brownian path of its own.

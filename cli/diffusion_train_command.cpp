@@ -10,7 +10,7 @@
 #include <optional>
 #include <stdexcept>
 
-#include "chart.h"
+#include "chart_picture.h"
 #include "diffusion_commands.h"
 #include "file_output.h"
 #include "terminal.h"
@@ -29,7 +29,7 @@ constexpr const char* kExamples = R"(Examples:
   tuiqiao diffusion train --out build/clothes --steps 14000
   tuiqiao diffusion train --data photos/ --channels 64,128,256 --attention 2 --out build/photos --device cuda:0
 In the folder OUT: state.safetensors (all that training needs to go on), model/ (the averaged network, as diffusers
-reads it), metrics.jsonl, loss.svg and samples.png. The same command goes on where an earlier one was stopped or killed,
+reads it), metrics.jsonl, loss.png and samples.png. The same command goes on where an earlier one was stopped or killed,
 as if it had not been; only --steps and the intervals may change. Exit codes as everywhere: 130 where it was interrupted.)";
 
 constexpr const char* kFashion = "/usr/share/datasets/fashion-mnist";
@@ -199,7 +199,7 @@ class TrainingRun {
                       {"step"},
                       {"loss", Scale::logarithmic},
                       {std::move(loss)}};
-    write_file_atomically(out_ / "loss.svg", svg_of({chart}));
+    write_file_atomically(out_ / "loss.png", chart_picture("loss.png", {chart}));
   }
 
   void save(const Trainer& trainer) {

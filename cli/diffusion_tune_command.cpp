@@ -1,6 +1,7 @@
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "chart.h"
+#include "chart_picture.h"
 #include "diffusion_commands.h"
 #include "diffusion_measure.h"
 #include "file_output.h"
@@ -24,7 +25,7 @@ using nlohmann::ordered_json;
 constexpr const char* kExamples = R"(Examples:
   tuiqiao diffusion tune-skips --model models/fashion-mnist --nfe 8 --sampler dpmpp-2m --schedule karras --out build/rho.json
   tuiqiao diffusion tune-skips --model models/fashion-mnist --nfe 5 --sampler euler --count 2000 --seeds 1,2,3 --out rho5.json \
-      --plot rho5.svg
+      --plot rho5.png
 Every rho is tried on the same noise: rho_bottom of the deepest skip, linear up to rho_top = 1 at the one nearest the input. First
 the grid, then golden sections beside its best. What OUT holds already from the same settings is not done again.)";
 
@@ -52,6 +53,7 @@ class Tuning {
   int operator()() {
     a_.device.settle();
     check_writable(a_.out);
+    check_chart_name(a_.plot);
     check_writable(a_.plot);
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
@@ -65,7 +67,11 @@ class Tuning {
     settings_["rho_top"] = a_.rho_top;
     load();
     measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
+    effects_ = measure_->skip_effects();
     bar_.clear();
+    tell(fmt::format(
+        "tuiqiao: what a block makes moves with rho of its skip by {:.2f} of its own size, input side first\n",
+        fmt::join(effects_, ", ")));
     tell(fmt::format("tuiqiao: {} evaluations for each rho: {} images, {} seeds, {} steps of {}\n",
                      a_.measure.count * static_cast<std::int64_t>(a_.seeds.size()) * way_.evaluations(),
                      a_.measure.count, a_.seeds.size(), way_.sigmas.size() - 1, info.name));
@@ -108,6 +114,7 @@ class Tuning {
                                                {"nfe", way_.evaluations()},
                                                {"best", {{"rho_bottom", best->first}, {"fd_fmnist", best->second}}},
                                                {"points", points},
+                                               {"skip_effects", effects_},
                                                {"peak_rss_bytes", peak_rss_bytes()}}
                                           .dump(1) +
                                       "\n");
@@ -156,7 +163,7 @@ class Tuning {
       for (const auto& [rho, values] : known_) series.points.emplace_back(rho, values[s]);
       chart.series.push_back(std::move(series));
     }
-    write_file_atomically(a_.plot, svg_of({chart}));
+    write_file_atomically(a_.plot, chart_picture(a_.plot, {chart}));
   }
 
   Arguments a_;
@@ -165,6 +172,7 @@ class Tuning {
   Measure::Way way_;
   std::unique_ptr<Measure> measure_;
   ordered_json settings_;
+  std::vector<double> effects_;     ///< of each skip, the one nearest the input first
   std::map<double, Values> known_;  ///< by rho_bottom
 };
 
@@ -189,7 +197,7 @@ Run add_diffusion_tune(CLI::App& app) {
   app.add_option("--refine", a.refine, "Golden sections after them [4]")->type_name("N")->check(CLI::Range(0, 100));
   app.add_option("--tune-top", a.rho_top, "rho of the skip nearest the input [1]")->type_name("R");
   app.add_option("--out", a.out, "Write values here as JSON, after each")->type_name("FILE")->required();
-  app.add_option("--plot", a.plot, "Write the curve here as .svg")->type_name("FILE");
+  app.add_option("--plot", a.plot, "Write the curve here as .png or .svg")->type_name("FILE");
   a.device.add_to(app);
   return [arguments](const std::stop_token& stop) { return Tuning(*arguments, stop)(); };
 }

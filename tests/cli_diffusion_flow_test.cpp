@@ -86,6 +86,65 @@ TEST_F(DiffusionFlowCli, EncodesAndComesBack) {
   }
 }
 
+TEST_F(DiffusionFlowCli, EditsAndKeepsWhatAMaskHolds) {
+  const std::string model = small_model();
+  const auto edited = [&](const Arguments& more) {
+    Arguments all{"diffusion", "edit",        "--model",      model,       "--data",  path("bars.npy"),
+                  "-n",        "3",           "--variations", "2",         "--steps", "6",
+                  "--out",     path("e.npy"), "--json",       "--threads", "1"};
+    const Result result = run(changed(all, more));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return std::pair{json::parse(result.out), read_npy(path("e.npy"))};
+  };
+  const auto [weak, weak_data] = edited({"--strength", "0.05"});
+  const auto [strong, strong_data] = edited({"--strength", "1", "--grid", path("e.png")});
+  EXPECT_EQ(weak_data.shape, (std::vector<std::int64_t>{6, 1, 8, 8}));
+  EXPECT_LT(weak["change_rms"].get<double>(), strong["change_rms"].get<double>() / 2);
+  EXPECT_NE(strong_data.values, edited({"--strength", "1", "--seed", "7"}).second.values);
+  EXPECT_EQ(strong_data.values, edited({"--strength", "1", "--batch", "4"}).second.values);
+  // The lower half may change.
+  std::vector<double> mask(64, 0);
+  std::fill(mask.begin() + 32, mask.end(), 1);
+  write("mask.npy", npy_of(mask, std::vector<std::int64_t>{1, 1, 8, 8}));
+  const NpyArray filled = edited({"--strength", "1", "--mask", path("mask.npy")}).second;
+  const Images bars = read_images(path("bars.npy"));
+  double change = 0;
+  for (std::size_t i = 0; i < filled.values.size(); ++i) {
+    const double was = unit_of(bars.values[i / 128 * 64 + i % 64]);
+    if (i % 64 < 32) {
+      ASSERT_NEAR(filled.values[i], was, 1e-12);
+    } else {
+      change += std::abs(filled.values[i] - was);
+    }
+  }
+  EXPECT_GT(change, 1);
+  // The flow goes up and comes back, unless the way down differs.
+  const Arguments by_flow{"--by", "flow", "--sampler", "heun", "--strength", "0.6", "--steps", "60"};
+  const auto back = edited(by_flow);
+  EXPECT_EQ(back.first["variations"], 1);
+  EXPECT_LT(back.first["change_rms"].get<double>(), 0.02);
+  EXPECT_NE(edited(changed(by_flow, {"--rho-bottom", "0.5"})).second.values, back.second.values);
+  expect_refused(
+      {"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--by", "flow", "--sampler", "sde"}, kUsage,
+      {"sde", "noise"});
+  expect_refused({"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--mask", path("bars.npy")},
+                 kBadInput, {"bars.npy", "shape"});
+}
+
+TEST_F(DiffusionFlowCli, TakesAFractionThatVaries) {
+  const std::string model = small_model();
+  const auto values = [&](const char* fraction) {
+    const Result result = run(sample(
+        model, {"-n", "2", "--sampler", "sde", "--steps", "4", "--s-fraction", fraction, "--out", path("x.npy")}));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return read_npy(path("x.npy")).values;
+  };
+  EXPECT_EQ(values("0.5,0.5"), values("0.5"));
+  EXPECT_NE(values("1,0"), values("1"));
+  EXPECT_NE(values("1,0"), values("0,1"));
+  EXPECT_EQ(values("0,0"), values("0"));
+}
+
 TEST_F(DiffusionFlowCli, ScalesSkips) {
   const std::string model = small_model();
   const auto values = [&](const Arguments& more) {
@@ -146,6 +205,7 @@ TEST_F(DiffusionQualityCli, SearchesFactorsAndGoesOn) {
   EXPECT_EQ(told["points"].size(), 4U);
   EXPECT_EQ(told["nfe"], 3);  // two steps of heun
   EXPECT_TRUE(content_of(path("rho.svg")).starts_with("<svg"));
+  EXPECT_EQ(json::parse(content_of(path("rho.json")))["skip_effects"].size(), 4U);
   EXPECT_NE(first.err.find("rho_bottom 0.800"), std::string::npos);
   const Result again = run(arguments);
   EXPECT_EQ(again.out, first.out);
@@ -155,9 +215,10 @@ TEST_F(DiffusionQualityCli, SearchesFactorsAndGoesOn) {
 TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   Arguments arguments = with("compare", {"--model", path("wide/model"), "--samplers", "euler,sde", "--nfe", "3,6",
                                          "--rhos", "1,0.9", "-n", "10", "--solution-steps", "20", "--solution-images",
-                                         "4", "--out", path("few.json"), "--plot", path("few.svg")});
+                                         "4", "--out", path("few.json"), "--plot", path("few.png")});
   const Result first = run(arguments);
   ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_TRUE(content_of(path("few.png")).starts_with("\x89PNG"));
   const json rows = json::parse(content_of(path("few.json")))["rows"];
   ASSERT_EQ(rows.size(), 8U);
   for (const json& row : rows) EXPECT_EQ(row["distance"].is_null(), row["sampler"] == "sde") << row;
@@ -173,6 +234,8 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
 TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
   const std::string model = small_model();
   expect_refused({"diffusion", "likelihood", "--model", analytic()}, kUsage, {"--x", "--data"});
+  expect_refused({"diffusion", "likelihood", "--model", analytic(), "--x", path("none.npy"), "--plot", path("h.gif")},
+                 kUsage, {"h.gif", ".png"});
   expect_refused({"diffusion", "likelihood", "--model", analytic(), "--x", path("none.npy")}, kBadInput, {"none.npy"});
   expect_refused({"diffusion", "likelihood", "--model", analytic(), "--x", path("bars.npy")}, kBadInput,
                  {"bars.npy", "[N, 2]"});

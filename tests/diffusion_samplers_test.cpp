@@ -297,6 +297,29 @@ TEST(Samplers, RefuseWhatTheyCannotDo) {
   EXPECT_THROW(sample("euler", mixture(), std::vector<double>{2, 1}, kNoNoise, {}, x), std::invalid_argument);
 }
 
+// Two points, (0, 0) and (4, 4), softened: what is held tells the other number, where noise lets the sampler change its
+// mind. The flow decides early, by the noise that it began with.
+TEST(HeldDenoiser, FitsTheRestToWhatIsKnown) {
+  const MixtureDenoiser inner({{1, 1}, {{0, 0}, {4, 4}}, {0.05, 0.05}});
+  const HeldDenoiser held(inner, {4, 0, 0, 0}, {true, false});
+  std::vector<double> x(4);
+  const NoiseSource noise = image_noise(3, 0, 2);
+  for (const char* sampler : {"euler", "dpmpp-2m", "sde", "sde-dpmpp-2m"}) {
+    noise(0, x);
+    for (double& value : x) value *= 80;
+    x[0] += 4;
+    const auto sigmas = sigma_grid(Grid::karras, 60, {.sigma_max = 80, .sigma_min = 0.01});
+    sample(sampler, held, sigmas, noise, {}, x);
+    EXPECT_EQ(x[0], 4) << sampler;
+    EXPECT_EQ(x[2], 0) << sampler;
+    if (!sampler_named(sampler).stochastic) continue;
+    EXPECT_NEAR(x[1], 4, 0.5) << sampler;
+    EXPECT_NEAR(x[3], 0, 0.5) << sampler;
+  }
+  EXPECT_THROW(HeldDenoiser(inner, {4, 0, 0}, {true, false}), std::invalid_argument);
+  EXPECT_THROW(HeldDenoiser(inner, {4, 0}, {true}), std::invalid_argument);
+}
+
 TEST(Grids, FallFromEndToEnd) {
   const Schedule schedule = Schedule::from_betas(betas_of(BetaSchedule::linear, 1000));
   for (const Grid grid : {Grid::log_sigma, Grid::karras, Grid::cosine, Grid::time}) {

@@ -79,6 +79,23 @@ double CountingDenoiser::now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+HeldDenoiser::HeldDenoiser(const Denoiser& inner, std::vector<double> known, std::vector<bool> held)
+    : inner_(inner), known_(std::move(known)), held_(std::move(held)) {
+  const auto size = static_cast<std::size_t>(inner_.size());
+  if (held_.size() != size || known_.empty() || known_.size() % size != 0)
+    throw std::invalid_argument(fmt::format("[HeldDenoiser] {} known numbers and {} flags for data of {}",
+                                            known_.size(), held_.size(), size));
+}
+
+void HeldDenoiser::denoise(std::span<const double> x, double sigma, std::span<double> denoised) const {
+  if (x.size() != known_.size())
+    throw std::invalid_argument(fmt::format("[HeldDenoiser] {} numbers where {} are known", x.size(), known_.size()));
+  inner_.denoise(x, sigma, denoised);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (held_[i % held_.size()]) denoised[i] = known_[i];
+  }
+}
+
 MixtureDenoiser::MixtureDenoiser(Mixture mixture) : mixture_(std::move(mixture)) {
   const auto refuse = [](const std::string& what) { throw std::invalid_argument("[MixtureDenoiser] " + what); };
   const std::size_t parts = mixture_.weights.size();

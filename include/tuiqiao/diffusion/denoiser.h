@@ -97,6 +97,26 @@ class CountingDenoiser : public Denoiser {
   mutable double seconds_ = 0;
 };
 
+/// Another Denoiser that is told part of the answer: where `held` is, the clean data are `known`, whatever x is. Any
+/// sampler then brings those numbers to exactly that, along the noise that they began with. The rest is estimated from
+/// the state of both, as in every inpainting by replacement: near the law given what is held for SDE samplers, which go on
+/// mixing, less so for those of the flow, whose rest is nearly settled while what is held is still noise.
+/// Threads: as the other.
+class HeldDenoiser : public Denoiser {
+ public:
+  /// Shapes: known: rows of size(), as many as x will have; held: size() flags, for every row.
+  /// Throws: std::invalid_argument "[HeldDenoiser] ..." on other sizes.
+  HeldDenoiser(const Denoiser& inner, std::vector<double> known, std::vector<bool> held);
+
+  std::int64_t size() const override { return inner_.size(); }
+  void denoise(std::span<const double> x, double sigma, std::span<double> denoised) const override;
+
+ private:
+  const Denoiser& inner_;
+  std::vector<double> known_;
+  std::vector<bool> held_;
+};
+
 /// A mixture of Gaussians N(means[k], stds[k]^2 I), whose D is known: for tests and demonstrations. One component of
 /// std 0 is data of one point, one of mean 0 and std 1 is N(0, I).
 struct Mixture {
