@@ -60,6 +60,8 @@ int run(int argc, char** argv) {
   std::map<CLI::App*, Run> commands;
   CLI::App* audit = app.add_subcommand("audit", "Prove for every token of an output layer whether it can be chosen");
   commands[audit] = add_audit(*audit);
+  CLI::App* demo = app.add_subcommand("demo", "Show every part on real input, in one page");
+  commands[demo] = add_demo(*demo);
 #ifdef TUIQIAO_HAS_TEXT
   CLI::App* generate =
       app.add_subcommand("generate", "Answer questions from documents that together need not fit the window");

@@ -214,6 +214,9 @@ LlamaModel::LlamaModel(const fs::path& file, const LlamaModelOptions& options, c
   std::vector<ggml_backend_dev_t> devices = devices_for(options.rpc_servers);
   LoadProgress load{progress};
   llama_model_params params = llama_model_default_params();
+  // ggml's AMX code crashes in its first product: github.com/ggml-org/llama.cpp/issues/20824.
+  if (std::string_view(llama_print_system_info()).find("AMX_INT8 = 1") != std::string_view::npos)
+    params.use_extra_bufts = false;
   params.devices = devices.data();
   params.n_gpu_layers = options.gpu_layers;
   params.vocab_only = state_->vocabulary_only = options.vocabulary_only;
