@@ -11,6 +11,7 @@
 #include "demo_page.h"
 #include "demo_sections.h"
 #include "file_output.h"
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/error.h"
 
@@ -64,11 +65,11 @@ class Demo {
   }
 
  private:
+  /// The folder above examples/demo.
   fs::path data_folder() const {
     if (!a_.data.empty()) return a_.data;
-    const fs::path here = ".",
-                   installed = fs::read_symlink("/proc/self/exe").parent_path() / ".." / "share" / "tuiqiao";
-    return fs::exists(here / "examples" / "demo") || !fs::exists(installed) ? here : installed;
+    const fs::path above = data_file("examples/demo").parent_path().parent_path();
+    return above.empty() ? "." : above;
   }
 
   fs::path text_model() const {

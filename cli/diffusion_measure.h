@@ -11,6 +11,7 @@
 
 #include "diffusion_model.h"
 #include "diffusion_sampler_options.h"
+#include "program.h"
 #include "tuiqiao/diffusion/classifier.h"
 #include "tuiqiao/diffusion/metrics.h"
 #include "tuiqiao/diffusion/model.h"
@@ -21,7 +22,7 @@ namespace tuiqiao::cli {
 /// What samples are measured by.
 struct MeasureArguments {
   std::string reference = "/usr/share/datasets/fashion-mnist",
-              classifier = "models/fashion-mnist-classifier/classifier.safetensors";
+              classifier = data_file("models/fashion-mnist-classifier/classifier.safetensors");
   std::int64_t count = 1000, batch = 128;
 
   void add_to(CLI::App& app);

@@ -8,6 +8,7 @@
 
 #include "diffusion_commands.h"
 #include "npy.h"
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/diffusion/classifier.h"
 #include "tuiqiao/diffusion/metrics.h"
@@ -55,7 +56,7 @@ int train_classifier(const ClassifierArguments& a, const std::stop_token& stop) 
 
 struct QualityArguments {
   std::string samples, reference = "/usr/share/datasets/fashion-mnist",
-                       classifier = "models/fashion-mnist-classifier/classifier.safetensors";
+                       classifier = data_file("models/fashion-mnist-classifier/classifier.safetensors");
   bool as_json = false;
   DeviceArguments device;
 };

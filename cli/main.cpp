@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "commands.h"
+#include "manual.h"
 #include "program.h"
 #include "terminal.h"
 
@@ -74,6 +75,7 @@ int run(int argc, char** argv) {
   CLI::App* topk = app.add_subcommand("topk", "Choose the k largest smoothly: p in [0, 1] with sum k");
   commands[topk] = add_topk(*topk);
   for (const auto& [command, what] : kTorchCommands) app.add_subcommand(command, what);
+  add_manual(app);
   std::string left_out;
   for (const auto& [command, part] : kLeftOut)
     left_out += fmt::format("\nLeft out of this build: {}, which needs {}.", command, part);

@@ -40,6 +40,13 @@ std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv) {
   return std::nullopt;
 }
 
+std::filesystem::path data_file(const std::filesystem::path& name) {
+  namespace fs = std::filesystem;
+  // Programs lie in bin or libexec, both beside share.
+  const fs::path installed = fs::read_symlink("/proc/self/exe").parent_path() / ".." / "share" / "tuiqiao" / name;
+  return !fs::exists(name) && fs::exists(installed) ? installed.lexically_normal() : name;
+}
+
 int carry_out(const std::function<int()>& command) {
   try {
     return command();

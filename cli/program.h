@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string_view>
@@ -14,6 +15,10 @@ int say(int code, std::string_view what);
 
 /// Reads the arguments; the exit code where there is nothing more to do, for help or a mistake.
 std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv);
+
+/// A file or folder that comes with the program, by its name in the source tree: in the current folder, else where it
+/// was installed (share/tuiqiao), else in the current folder still.
+std::filesystem::path data_file(const std::filesystem::path& name);
 
 /// Carries a command out; what it throws of what commands are known to throw becomes a line and an exit code.
 int carry_out(const std::function<int()>& command);

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "diffusion_commands.h"
+#include "manual.h"
 #include "program.h"
 #include "terminal.h"
 #include "tuiqiao/torch.h"
@@ -33,6 +34,7 @@ int run(int argc, char** argv) {
   info->footer("Examples:\n  tuiqiao torch-info\n  tuiqiao torch-info --threads 2");
   CLI::App* diffusion = app.add_subcommand("diffusion", "Train and sample diffusion models of images");
   const Run run_diffusion = add_diffusion(*diffusion);
+  add_manual(app);
   if (const auto code = parse_arguments(app, argc, argv)) return *code;
   if (info->parsed()) return print_system(threads);
   const std::stop_token stop = stop_on_signal();
