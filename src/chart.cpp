@@ -13,7 +13,8 @@ namespace tuiqiao {
 namespace {
 
 constexpr double kWidth = 760, kHeight = 320, kLeft = 76, kRight = 20, kTop = 56, kBottom = 52;
-constexpr std::array kColours{"#1b6ca8", "#c8553d", "#3a7d44", "#8e5ea2", "#b8860b", "#5f6b76"};
+constexpr std::array kColours{"#1b6ca8", "#c8553d", "#3a7d44", "#8e5ea2", "#b8860b", "#5f6b76",
+                              "#d81b60", "#0097a7", "#6d4c41", "#7cb342", "#f06292", "#9e9d24"};
 constexpr int kMostTicks = 7;
 
 std::string escaped(std::string_view text) {

@@ -1,6 +1,7 @@
 #include "tuiqiao/idx.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include <fstream>
@@ -9,14 +10,19 @@
 namespace tuiqiao {
 namespace {
 
+/// Tests run at once, a process each.
+std::filesystem::path place(const std::string& name) {
+  return std::filesystem::path(testing::TempDir()) / (std::to_string(::getpid()) + "-" + name);
+}
+
 std::filesystem::path written(const std::string& bytes, const std::string& name = "array.idx") {
-  auto file = std::filesystem::path(testing::TempDir()) / name;
+  auto file = place(name);
   std::ofstream(file, std::ios::binary) << bytes;
   return file;
 }
 
 std::filesystem::path packed(const std::string& bytes) {
-  auto file = std::filesystem::path(testing::TempDir()) / "array.idx.gz";
+  auto file = place("array.idx.gz");
   gzFile out = gzopen(file.c_str(), "wb");
   gzwrite(out, bytes.data(), static_cast<unsigned>(bytes.size()));
   gzclose(out);
