@@ -13,7 +13,8 @@ constexpr const char* kIds[] = {"audit",   "answers",    "healing", "samples", "
 class DemoCli : public Cli {
  protected:
   Result demo(const Arguments& more) const {
-    Arguments all{"demo", "--out", path("demo"), "--images", path("none"), "--data", TUIQIAO_TEST_DATA "/../.."};
+    Arguments all{
+        "demo", "--out", path("demo"), "--images", path("none"), "--data", std::string(TUIQIAO_TEST_DATA) + "/../.."};
     all.insert(all.end(), more.begin(), more.end());
     return run(all);
   }

@@ -83,8 +83,8 @@ HeldDenoiser::HeldDenoiser(const Denoiser& inner, std::vector<double> known, std
     : inner_(inner), known_(std::move(known)), held_(std::move(held)) {
   const auto size = static_cast<std::size_t>(inner_.size());
   if (held_.size() != size || known_.empty() || known_.size() % size != 0)
-    throw std::invalid_argument(fmt::format("[HeldDenoiser] {} known numbers and {} flags for data of {}",
-                                            known_.size(), held_.size(), size));
+    throw std::invalid_argument(
+        fmt::format("[HeldDenoiser] {} known numbers and {} flags for data of {}", known_.size(), held_.size(), size));
 }
 
 void HeldDenoiser::denoise(std::span<const double> x, double sigma, std::span<double> denoised) const {
