@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -11,6 +10,7 @@
 #include "demo_page.h"
 #include "demo_sections.h"
 #include "file_output.h"
+#include "model_file.h"
 #include "program.h"
 #include "terminal.h"
 #include "tuiqiao/error.h"
@@ -42,7 +42,8 @@ class Demo {
   Demo(const Arguments& arguments, const std::stop_token& stop) : a_(arguments), stop_(stop) {}
 
   int operator()() {
-    DemoInputs inputs{data_folder(), text_model(), a_.images, fs::path(a_.out) / "raw"};
+    DemoInputs inputs{data_folder(), a_.model.empty() ? default_model() : fs::path(a_.model), a_.images,
+                      fs::path(a_.out) / "raw"};
     std::error_code problem;
     fs::create_directories(inputs.raw, problem);
     if (problem) throw Error(fmt::format("{}: {}", inputs.raw.string(), problem.message()));
@@ -70,14 +71,6 @@ class Demo {
     if (!a_.data.empty()) return a_.data;
     const fs::path above = data_file("examples/demo").parent_path().parent_path();
     return above.empty() ? "." : above;
-  }
-
-  fs::path text_model() const {
-    if (!a_.model.empty()) return a_.model;
-    if (const char* named = std::getenv("TUIQIAO_MODEL")) return named;
-    const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
-    const fs::path base = cache != nullptr ? fs::path(cache) : fs::path(home != nullptr ? home : ".") / ".cache";
-    return base / "tuiqiao" / "models" / "gemma-3-270m-q4_k_m.gguf";
   }
 
   /// Of the page of answers, which has its documents' colours.

@@ -10,8 +10,6 @@ namespace tuiqiao::cli {
 
 namespace fs = std::filesystem;
 
-namespace {
-
 fs::path default_model() {
   if (const char* model = std::getenv("TUIQIAO_MODEL"); model && *model) return model;
   const char* cache = std::getenv("XDG_CACHE_HOME");
@@ -19,8 +17,6 @@ fs::path default_model() {
   const fs::path base = cache && *cache ? fs::path(cache) : fs::path(home ? home : ".") / ".cache";
   return base / "tuiqiao" / "models" / "gemma-3-270m-q4_k_m.gguf";
 }
-
-}  // namespace
 
 fs::path model_file(const std::string& named) {
   if (!named.empty()) return named;
