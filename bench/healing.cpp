@@ -29,7 +29,7 @@ using nlohmann::json;
 
 constexpr int kMostExpanded = 64;  // that a score goes on from
 constexpr double kOpen = 0.05;     // of what it found, else: 0.07 bits
-constexpr int kRounds = 15;
+constexpr int kRounds = 41;
 constexpr std::size_t kPromptTokens = 512;
 
 struct Settings {

@@ -62,8 +62,8 @@ LlamaDecoder make_decoder(const LlamaModel& model, const Arguments& arguments, s
   LlamaDecoderOptions with;
   with.max_branches = kForks + 3;
   with.window = static_cast<int>(tokens) + kSpareTokens;
-  // Layers that slide give each fork cells of its own.
-  with.cells = std::int64_t{with.window} * (kForks + 3);
+  // Forks share what they have in common, but for the window of layers that slide.
+  with.cells = with.window + std::int64_t{kForks + 2} * (std::min(with.window, model.sliding_window()) + kSpareTokens);
   with.threads = arguments.threads;
   return {model, with};
 }

@@ -67,6 +67,7 @@ class Healing : public testing::TestWithParam<test::LearntKind> {
         if (world.distribution.probability_of(start) == 0) continue;
         SCOPED_TRACE(testing::Message() << "seed " << seed << " text " << testing::PrintToString(start));
         TableDecoder decoder = world.distribution.make_decoder();
+        decoder.share(seed % 2 == 1);
         check(world, decoder, start);
       }
     }

@@ -64,6 +64,8 @@ class TableDecoder final : public Decoder {
   int max_branches() const override { return static_cast<int>(branches_.size()); }
   int window() const override { return window_; }
   int length(Branch branch) const override { return static_cast<int>(at(branch).text.size()); }
+  bool shares() const override { return shares_; }
+  void share(bool shares) { shares_ = shares; }
   Branch fork(Branch branch) override {
     const std::vector<Token> text = at(branch).text;
     const Branch copy = open();
@@ -86,6 +88,10 @@ class TableDecoder final : public Decoder {
         auto& scores = branch.scores.emplace_back();
         // An offset per row: nobody may take scores for log-probabilities.
         for (const double p : table_(branch.text)) scores.push_back(static_cast<float>(std::log(p) + kOffset));
+      }
+      for (const Branch also : e.also) {
+        if (!shares_) throw std::invalid_argument("[TableDecoder::extend] shares nothing");
+        at(also).text = branch.text;
       }
       for (const auto& scores : branch.scores) branch.rows.push_back({scores, log_total(scores)});
     }
@@ -122,6 +128,7 @@ class TableDecoder final : public Decoder {
   std::shared_ptr<const Vocabulary> vocabulary_;
   Table table_;
   int window_;
+  bool shares_ = false;
   std::vector<State> branches_;
 };
 

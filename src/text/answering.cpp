@@ -160,12 +160,9 @@ int stream_count(int branches) {
   return kMaxLlamaBranches;
 }
 
-/// Cells that a fork may have of its own: those of layers that slide, which have a window of 4096 tokens at most.
-constexpr std::int64_t kMostWindow = 4096;
-
 /// How the decoder must be made for these texts.
 LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts, std::int64_t tail, bool several,
-                                    int forks, const AnsweringOptions& options, int window) {
+                                    int forks, const AnsweringOptions& options, int window, int sliding) {
   LlamaDecoderOptions with;
   const int branches = static_cast<int>(texts.size()) * ((several ? 2 : 1) + forks);
   with.max_branches = branches;
@@ -176,8 +173,7 @@ LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts
   for (const auto& text : texts) {
     // A question that is not the last reads a copy of each branch. Layers that slide give it cells of its own.
     with.cells += (static_cast<std::int64_t>(text.size()) + tail) * (several ? 2 : 1);
-    with.cells +=
-        (std::min<std::int64_t>(static_cast<std::int64_t>(text.size()) + tail, kMostWindow) + kHealTail) * forks;
+    with.cells += (std::min<std::int64_t>(static_cast<std::int64_t>(text.size()) + tail, sliding) + kHealTail) * forks;
     longest = std::max(longest, static_cast<std::int64_t>(text.size()) + tail);
   }
   constexpr std::int64_t kPad = 256;  // llama.cpp rounds each buffer up to this
@@ -201,8 +197,8 @@ Reading read_all(const LlamaModel& model, const std::vector<Context>& contexts, 
 
   const auto tail = static_cast<std::int64_t>(longest_question) + options.generate.max_tokens;
   Reading reading;
-  reading.decoder =
-      std::make_unique<LlamaDecoder>(model, decoder_options(texts, tail, several, forks, options, window));
+  reading.decoder = std::make_unique<LlamaDecoder>(
+      model, decoder_options(texts, tail, several, forks, options, window, model.sliding_window()));
   reading.trunks = reading.decoder->read(texts, store, progress, events.note);
   return reading;
 }

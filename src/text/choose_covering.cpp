@@ -7,6 +7,9 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <string>
+#include <string_view>
+#include <tuple>
 #include <utility>
 
 namespace tuiqiao {
@@ -32,28 +35,47 @@ constexpr std::size_t kMostBytes = 1024;  // followed at most; then the heaviest
 
 constexpr double kWorthReading = 0.1;  // as a share of what may go unchecked
 
-/// Coverings of the bytes followed so far that have a prefix in common.
-struct Bundle {
-  std::size_t node = 0;          // the prefix
-  std::span<const Token> range;  // what may follow it: tokens that agree with those bytes and go on
-  std::size_t depth = 0;         // bytes of theirs that are spelled
-  int group = -1;                // of coverings with the same token beyond the text; -1: each token of `range` is one
+/// A prefix and the weight of each token that may follow it.
+struct Node {
+  Weighed prefix;
+  std::span<const Token> tokens;  // in the trie's order
+  std::vector<double> weights;    // of `tokens`; 0 where one was found not to be canonical
 };
 
-/// A token after a prefix, or the end of the text there (token -1).
+/// Coverings of the bytes followed so far that have a prefix in common.
+struct Bundle {
+  std::size_t node = 0;
+  std::size_t begin = 0, end = 0;  // of the node's tokens: those that agree with those bytes and go on
+  std::size_t depth = 0;           // bytes of theirs that are spelled
+  int group = -1;                  // of coverings with the same token beyond the text; -1: each token is one
+};
+
+constexpr std::size_t kNoToken = static_cast<std::size_t>(-1);
+
+/// A token after a prefix, by its place among the node's, or the end of the text there (kNoToken).
 struct Next {
   double weight = 0;
   std::size_t node = 0;
-  Token token = -1;
+  std::size_t at = kNoToken;
+};
+
+/// A covering that ends where `from` bytes were followed. What comes after it was not read: of its weight, any part may
+/// go to any byte that follows.
+struct Ended {
+  Next last;
+  int group = 0;
+  std::size_t from = 0;
 };
 
 /// Weights of what is left.
 struct Tally {
   std::array<double, 257> next{};  // by the byte that comes next
-  std::map<int, double> groups;
-  Next heaviest;  // of the coverings that are in no group
-  double total = 0;
-  int positive = 0;  // groups, and coverings in none, with any weight
+  std::map<int, double> groups;    // what was read of them
+  std::map<int, double> ended;     // what was not, by group
+  Next heaviest;                   // of the coverings that are in no group
+  double total = 0;                // with `open`
+  double open = 0;                 // of all that ended
+  int positive = 0;                // groups, and coverings in none, with any weight
 };
 
 class Follower {
@@ -61,67 +83,97 @@ class Follower {
   Follower(CoveredText& text, double unchecked)
       : text_(text), vocabulary_(text.vocabulary()), unchecked_(unchecked), reference_(reference_of(text)) {
     for (const Weighed& prefix : text.prefixes()) {
-      bundles_.push_back({nodes_.size(), text.candidates(prefix), text.size() - prefix.at, -1});
-      nodes_.push_back(prefix);
+      const std::span<const Token> tokens = text.candidates(prefix);
+      bundles_.push_back({nodes_.size(), 0, tokens.size(), text.size() - prefix.at, -1});
+      add_node(prefix, tokens);
     }
   }
 
   std::optional<Covering> run() {
-    for (std::size_t i = 0; i < kMostBytes; ++i) {
+    while (followed_.size() < kMostBytes) {
       Tally t = tally();
       if (const auto agreed = agreement(unchecked_, t)) return agreed;
-      const auto next = best_next(t);
-      if (!next) break;
-      follow(*next);
-      if (settled_) return settled_;
-      if (*next == kEnd) break;
+      const auto best = best_next(t);
+      // Read only where what ended could tip the choice: until then it waits for others, and all take one batch.
+      if (!ended_.empty() && (!best || best->symbol == kEnd || !(best->lead > t.open))) {
+        if (!read_on()) return heaviest_ended();
+        continue;
+      }
+      if (!best) break;
+      follow(best->symbol);
+      if (best->symbol == kEnd) break;
     }
     Tally t = tally();
-    return agreement(1, t);
+    const auto heaviest = agreement(1, t);
+    return heaviest || ended_.empty() ? heaviest : heaviest_ended();
   }
 
  private:
-  double weight(std::size_t node, Token token) const {
-    if (vocabulary_.ends(token) || wrong_.contains({node, token})) return 0;
-    return std::exp(nodes_[node].with(token) - reference_);
+  void add_node(Weighed prefix, std::span<const Token> tokens) {
+    Node& node = nodes_.emplace_back(Node{std::move(prefix), tokens, {}});
+    node.weights.reserve(tokens.size());
+    for (const Token token : tokens)
+      node.weights.push_back(vocabulary_.ends(token) ? 0 : std::exp(node.prefix.with(token) - reference_));
   }
+  Token token_of(const Next& next) const { return nodes_[next.node].tokens[next.at]; }
+  std::string_view bytes_of(const Next& next) const { return vocabulary_.bytes(token_of(next)); }
+  /// The part of a bundle's tokens from `begin` on that has `byte` next, by its ends.
+  std::pair<std::size_t, std::size_t> narrowed(const Bundle& bundle, std::size_t begin, char byte) const {
+    const std::span<const Token> tokens = nodes_[bundle.node].tokens;
+    const auto range = vocabulary_.trie().narrowed(tokens.subspan(begin, bundle.end - begin), bundle.depth, byte);
+    if (range.empty()) return {begin, begin};
+    const auto first = static_cast<std::size_t>(range.data() - tokens.data());
+    return {first, first + range.size()};
+  }
+
   /// Of the end of the text after a bundle's prefix, if that is where the bytes followed so far end.
   double end_weight(const Bundle& bundle) {
-    const Weighed& node = nodes_[bundle.node];
-    const bool here = bundle.depth == 0 || (node.at + bundle.depth == text_.size() && text_.spells_all(node));
-    return here ? std::exp(text_.end_after(node) - reference_) : 0;
+    const Weighed& prefix = nodes_[bundle.node].prefix;
+    const bool here = bundle.depth == 0 || (prefix.at + bundle.depth == text_.size() && text_.spells_all(prefix));
+    return here ? std::exp(text_.end_after(prefix) - reference_) : 0;
   }
-  bool canonical(std::size_t node, Token token) {
-    if (token < 0 || text_.canonical(nodes_[node], token)) return true;
-    wrong_.insert({node, token});
+  bool canonical(const Next& next) {
+    if (next.at == kNoToken || text_.canonical(nodes_[next.node].prefix, token_of(next))) return true;
+    nodes_[next.node].weights[next.at] = 0;
     return false;
   }
   Covering covering(const Next& next) {
-    const Weighed& node = nodes_[next.node];
-    if (next.token < 0) return {node.tail, node.at, std::nullopt, text_.end_after(node)};
-    return {node.tail, node.at, next.token, node.with(next.token)};
+    const Weighed& prefix = nodes_[next.node].prefix;
+    if (next.at == kNoToken) return {prefix.tail, prefix.at, std::nullopt, text_.end_after(prefix)};
+    return {prefix.tail, prefix.at, token_of(next), prefix.with(token_of(next))};
   }
 
   Tally tally() {
     Tally t;
     for (const Bundle& bundle : bundles_) {
       double sum = 0;
-      const auto add = [&](std::size_t symbol, double w, Token token) {
-        t.next[symbol] += w;
+      const auto add = [&](double w, std::size_t at) {
         sum += w;
         if (bundle.group >= 0 || !(w > 0)) return;
         ++t.positive;
-        if (w > t.heaviest.weight) t.heaviest = {w, bundle.node, token};
+        if (w > t.heaviest.weight) t.heaviest = {w, bundle.node, at};
       };
-      for (const Token token : bundle.range) {
-        const auto byte = static_cast<unsigned char>(vocabulary_.bytes(token)[bundle.depth]);
-        add(byte, weight(bundle.node, token), token);
+      const Node& node = nodes_[bundle.node];
+      for (std::size_t at = bundle.begin; at < bundle.end;) {
+        const char byte = vocabulary_.bytes(node.tokens[at])[bundle.depth];
+        const std::size_t end = narrowed(bundle, at, byte).second;
+        const double before = sum;
+        for (; at < end; ++at) add(node.weights[at], at);
+        t.next[static_cast<unsigned char>(byte)] += sum - before;
       }
-      add(kEnd, end_weight(bundle), -1);
+      const double end = end_weight(bundle);
+      t.next[kEnd] += end;
+      add(end, kNoToken);
       t.total += sum;
       if (bundle.group >= 0) t.groups[bundle.group] += sum;
     }
-    for (const auto& [group, w] : t.groups) t.positive += w > 0 ? 1 : 0;
+    for (const Ended& e : ended_) {
+      t.ended[e.group] += e.last.weight;
+      t.open += e.last.weight;
+    }
+    t.total += t.open;
+    for (const auto& [group, w] : t.groups) t.positive += w > 0 && !t.ended.contains(group) ? 1 : 0;
+    t.positive += static_cast<int>(t.ended.size());
     return t;
   }
 
@@ -129,63 +181,88 @@ class Follower {
   /// heaviest. `t` is what is left, and stays so.
   std::optional<Covering> agreement(double but, Tally& t) {
     for (;; t = tally()) {
+      if (t.positive == 1 && !t.ended.empty())  // whatever becomes of what ended
+        return groups_[static_cast<std::size_t>(t.ended.begin()->first)];
       const auto best = std::max_element(t.groups.begin(), t.groups.end(),
                                          [](const auto& a, const auto& b) { return a.second < b.second; });
       const bool grouped = best != t.groups.end() && best->second > t.heaviest.weight;
       const double most = grouped ? best->second : t.heaviest.weight;
       if (!(most > 0)) return std::nullopt;
-      if (t.positive > 1 && t.total - most > but * t.total) return std::nullopt;
+      // At worst nothing that ended goes on so in the best group, and all of it in the others.
+      const double own = grouped && t.ended.contains(best->first) ? t.ended.at(best->first) : 0;
+      if (t.positive > 1 && t.total - own - most > but * (t.total - own)) return std::nullopt;
       if (grouped) return groups_[static_cast<std::size_t>(best->first)];
-      if (canonical(t.heaviest.node, t.heaviest.token)) return covering(t.heaviest);
+      if (canonical(t.heaviest)) return covering(t.heaviest);
     }
   }
 
-  /// Tokens whose next byte is `symbol`, heaviest first.
-  std::vector<Next> tokens_with(std::size_t symbol) const {
-    std::vector<Next> found;
+  /// Tokens with one next byte, heaviest first, and the weight of those too light to be looked at.
+  struct Tokens {
+    std::vector<Next> heavy;
+    double light = 0;
+    std::size_t looked = 0;  // at so many of `heavy`
+    double sure = 0;         // weight of those that are canonical
+  };
+  /// `least`: the weight of all that may be too light.
+  Tokens tokens_with(char byte, double least) const {
+    std::size_t count = 0;
+    std::vector<std::pair<std::size_t, std::pair<std::size_t, std::size_t>>> ranges;
     for (const Bundle& bundle : bundles_) {
-      for (const Token token : vocabulary_.trie().narrowed(bundle.range, bundle.depth, static_cast<char>(symbol))) {
-        if (const double w = weight(bundle.node, token); w > 0) found.push_back({w, bundle.node, token});
+      ranges.emplace_back(bundle.node, narrowed(bundle, bundle.begin, byte));
+      count += ranges.back().second.second - ranges.back().second.first;
+    }
+    Tokens found;
+    for (const auto& [node, range] : ranges) {
+      for (std::size_t at = range.first; at < range.second; ++at) {
+        const double w = nodes_[node].weights[at];
+        if (w * static_cast<double>(count) > least) {
+          found.heavy.push_back({w, node, at});
+        } else {
+          found.light += w;
+        }
       }
     }
-    std::stable_sort(found.begin(), found.end(), [](const Next& a, const Next& b) { return a.weight > b.weight; });
+    std::stable_sort(found.heavy.begin(), found.heavy.end(),
+                     [](const Next& a, const Next& b) { return a.weight > b.weight; });
     return found;
   }
 
-  /// The byte of largest weight, or the end. Only as many tokens are looked at as settle it.
-  std::optional<std::size_t> best_next(const Tally& t) {
+  struct Best {
+    std::size_t symbol = 0;  // a byte, or the end
+    double lead = 0;         // before the next one
+  };
+
+  /// The byte of largest weight among what was read. Only as many tokens are looked at as settle it.
+  std::optional<Best> best_next(const Tally& t) {
     std::array<double, 257> most = t.next;  // without what was found not to be canonical
-    std::array<std::optional<std::vector<Next>>, 256> tokens;
-    std::array<std::size_t, 257> looked{};
-    std::array<double, 257> sure{};
+    std::array<std::optional<Tokens>, 256> tokens;
     while (true) {
       const auto best = static_cast<std::size_t>(std::max_element(most.begin(), most.end()) - most.begin());
       if (!(most[best] > 0)) return std::nullopt;
-      if (best == kEnd) return best;
       double second = 0, total = 0;
       for (std::size_t i = 0; i < most.size(); ++i) {
         total += most[i];
         second = i == best ? second : std::max(second, most[i]);
       }
-      if (!tokens[best]) tokens[best] = tokens_with(best);
-      const std::vector<Next>& list = *tokens[best];
-      std::size_t& at = looked[best];
+      if (best == kEnd) return Best{best, most[best] - second};
+      if (!tokens[best]) tokens[best] = tokens_with(static_cast<char>(best), unchecked_ * total / 2);
+      Tokens& own = *tokens[best];
       const auto settled = [&] {
-        return sure[best] > 0 && (sure[best] >= second || most[best] - sure[best] <= unchecked_ * total);
+        return own.sure > 0 && (own.sure >= second + t.open || most[best] - own.sure <= unchecked_ * total);
       };
-      while (at < list.size() && !settled()) {
-        const Next& next = list[at++];
-        if (canonical(next.node, next.token)) {
-          sure[best] += next.weight;
+      while (own.looked < own.heavy.size() && !settled()) {
+        const Next& next = own.heavy[own.looked++];
+        if (canonical(next)) {
+          own.sure += next.weight;
           continue;
         }
         most[best] -= next.weight;
         if (most[best] < second) break;
       }
-      if (at == list.size()) most[best] = sure[best];
+      if (own.looked == own.heavy.size()) most[best] = own.sure + own.light;
       if (most[best] < second || !(most[best] > 0)) continue;
       least_ = kWorthReading * unchecked_ * most[best];
-      return best;
+      return Best{best, std::max(own.sure, most[best] - unchecked_ * total) - second};
     }
   }
 
@@ -193,66 +270,76 @@ class Follower {
   void follow(std::size_t symbol) {
     if (symbol == kEnd) {
       std::erase_if(bundles_, [&](const Bundle& bundle) { return end_weight(bundle) == 0; });
-      for (Bundle& bundle : bundles_) bundle.range = {};
+      for (Bundle& bundle : bundles_) bundle.end = bundle.begin;
       return;
     }
+    followed_.push_back(static_cast<char>(symbol));
     std::vector<Bundle> kept;
-    std::vector<int> groups;  // of coverings that end here
-    std::vector<Next> last;   // their last tokens
-    for (const Bundle& bundle : bundles_) {
-      auto range = vocabulary_.trie().narrowed(bundle.range, bundle.depth, static_cast<char>(symbol));
-      while (!range.empty() && vocabulary_.bytes(range.front()).size() == bundle.depth + 1) {
-        const Next next{weight(bundle.node, range.front()), bundle.node, range.front()};
-        range = range.subspan(1);
-        if (!(next.weight > least_) || !canonical(next.node, next.token)) continue;
-        groups.push_back(bundle.group);
-        last.push_back(next);
-      }
-      if (!range.empty()) kept.push_back({bundle.node, range, bundle.depth + 1, bundle.group});
+    for (Bundle& bundle : bundles_) {
+      if (narrow(bundle, followed_.size())) kept.push_back(bundle);
     }
     bundles_ = std::move(kept);
-    for (std::size_t i = 0; i < last.size(); ++i) {
-      if (groups[i] >= 0) continue;
-      groups[i] = static_cast<int>(groups_.size());
-      groups_.push_back(covering(last[i]));
-    }
-    if (!last.empty()) read_on(groups, last);
   }
 
-  /// Reads the rows after coverings that end where the bytes followed so far do.
-  void read_on(const std::vector<int>& groups, const std::vector<Next>& last) {
+  /// Narrows a bundle by the last of the first `bytes` followed; what ends there goes to those that ended. Whether any
+  /// is left.
+  bool narrow(Bundle& bundle, std::size_t bytes) {
+    std::tie(bundle.begin, bundle.end) = narrowed(bundle, bundle.begin, followed_[bytes - 1]);
+    ++bundle.depth;
+    for (; bundle.begin < bundle.end; ++bundle.begin) {
+      const Next next{nodes_[bundle.node].weights[bundle.begin], bundle.node, bundle.begin};
+      if (bytes_of(next).size() > bundle.depth) break;
+      if (!(next.weight > least_) || !canonical(next)) continue;
+      int group = bundle.group;
+      if (group < 0) {
+        group = static_cast<int>(groups_.size());
+        groups_.push_back(covering(next));
+      }
+      ended_.push_back({next, group, bytes});
+    }
+    return bundle.begin < bundle.end;
+  }
+
+  /// Reads the rows after all coverings that ended and follows them as far as the text was; false if they do not fit.
+  bool read_on() {
+    const std::vector<Ended> read = std::exchange(ended_, {});
     std::vector<std::vector<Token>> tails;
-    bool room = true;
-    for (const Next& next : last) {
-      tails.push_back(nodes_[next.node].tail);
-      tails.back().push_back(next.token);
-      room = room && text_.trunk().fits(tails.back().size() + 1);
+    for (const Ended& e : read) {
+      tails.push_back(nodes_[e.last.node].prefix.tail);
+      tails.back().push_back(token_of(e.last));
+      if (text_.trunk().fits(tails.back().size() + 1)) continue;
+      ended_ = read;
+      return false;
     }
-    const bool same = std::all_of(groups.begin(), groups.end(), [&](int group) { return group == groups.front(); });
-    if (!room || (bundles_.empty() && same)) {  // no way, or no need, to tell them apart
-      const auto best =
-          std::max_element(last.begin(), last.end(), [](const Next& a, const Next& b) { return a.weight < b.weight; });
-      settled_ = groups_[static_cast<std::size_t>(groups[static_cast<std::size_t>(best - last.begin())])];
-      return;
-    }
-    std::vector<Weighed> read = text_.trunk().weigh(tails);
+    std::vector<Weighed> weighed = text_.trunk().weigh(std::move(tails));
+    const std::span<const Token> all = vocabulary_.trie().starting_with("");
     for (std::size_t i = 0; i < read.size(); ++i) {
-      read[i].at = nodes_[last[i].node].at + vocabulary_.bytes(last[i].token).size();
-      bundles_.push_back({nodes_.size(), vocabulary_.trie().starting_with(""), 0, groups[i]});
-      nodes_.push_back(std::move(read[i]));
+      weighed[i].at = nodes_[read[i].last.node].prefix.at + bytes_of(read[i].last).size();
+      Bundle bundle{nodes_.size(), 0, all.size(), 0, read[i].group};
+      add_node(std::move(weighed[i]), all);
+      bool left = true;
+      for (std::size_t at = read[i].from; left && at < followed_.size(); ++at) left = narrow(bundle, at + 1);
+      if (left) bundles_.push_back(bundle);
     }
+    return true;
+  }
+
+  Covering heaviest_ended() const {
+    const auto best = std::max_element(ended_.begin(), ended_.end(),
+                                       [](const Ended& a, const Ended& b) { return a.last.weight < b.last.weight; });
+    return groups_[static_cast<std::size_t>(best->group)];
   }
 
   CoveredText& text_;
   const Vocabulary& vocabulary_;
   double unchecked_;
   double reference_;
-  std::vector<Weighed> nodes_;
+  std::vector<Node> nodes_;
   std::vector<Bundle> bundles_;
   std::vector<Covering> groups_;
-  std::optional<Covering> settled_;
-  double least_ = 0;  // weight that is worth a look at what follows
-  std::set<std::pair<std::size_t, Token>> wrong_;
+  std::vector<Ended> ended_;
+  std::string followed_;  // bytes beyond the text
+  double least_ = 0;      // weight that is worth a look at what follows
 };
 
 }  // namespace

@@ -19,8 +19,8 @@ struct Covering {
 
 /// Follows the most probable next byte after the text, again and again, until all coverings that agree with it (but for
 /// a fraction `unchecked` of their mass) are one, which it gives; nothing if none has any probability. Of equal bytes
-/// the lowest; the end of a text comes last. Coverings that end on the way are read on, in one batch for each byte
-/// where some do.
+/// the lowest; the end of a text comes last. Coverings that end on the way are read on, all in one batch, where they
+/// could tip the choice.
 std::optional<Covering> follow_text(CoveredText& text, double unchecked);
 
 /// Draws a covering by p^(1 / temperature); nothing if none has any probability. Coverings are weighed whether they are

@@ -11,7 +11,8 @@ namespace tuiqiao {
 
 namespace {
 
-constexpr std::size_t kMostRows = 64;  // of one batch: each is as wide as the vocabulary
+constexpr std::size_t kMostRows = 64;     // of one batch: each is as wide as the vocabulary
+constexpr std::size_t kMostShared = 448;  // tokens that a branch and its forks read at once: with theirs one chunk
 
 bool begins(std::span<const Token> tokens, std::span<const Token> with) {
   return with.size() <= tokens.size() && std::equal(with.begin(), with.end(), tokens.begin());
@@ -27,6 +28,30 @@ std::vector<std::vector<Token>> chains_of(std::vector<std::vector<Token>> tails)
   }
   return chains;
 }
+
+/// Forks of a branch, closed in the end.
+class Forks {
+ public:
+  Forks(Decoder& decoder, Branch of, std::size_t count) : decoder_(decoder) {
+    try {
+      for (std::size_t i = 0; i < count; ++i) branches_.push_back(decoder.fork(of));
+    } catch (...) {
+      close();
+      throw;
+    }
+  }
+  ~Forks() { close(); }
+  Forks(const Forks&) = delete;
+  Forks& operator=(const Forks&) = delete;
+  std::span<const Branch> branches() const { return branches_; }
+
+ private:
+  void close() {
+    for (const Branch branch : branches_) decoder_.close(branch);
+  }
+  Decoder& decoder_;
+  std::vector<Branch> branches_;
+};
 
 void keep_row(const Row& row, Weighed& of) {
   of.scores.assign(row.scores.begin(), row.scores.end());
@@ -48,7 +73,10 @@ Trunk::Trunk(Decoder& decoder, Branch branch, int forks) : decoder_(decoder), br
 
 void Trunk::grow(std::span<const Token> tokens) {
   if (!tokens.empty()) decoder_.extend({branch_, tokens, Rows::last});
-  const Row row = decoder_.row(branch_);
+  keep_own(decoder_.row(branch_));
+}
+
+void Trunk::keep_own(const Row& row) {
   scores_.assign(row.scores.begin(), row.scores.end());
   log_total_ = row.log_total;
 }
@@ -62,8 +90,7 @@ double Trunk::grow_counting(std::span<const Token> tokens, std::size_t uncounted
     for (std::size_t i = std::max(done, uncounted); i < end; ++i) {
       logprob += logprob_of(i == done ? Row{scores_, log_total_} : rows[i - done - 1], tokens[i]);
     }
-    scores_.assign(rows.back().scores.begin(), rows.back().scores.end());
-    log_total_ = rows.back().log_total;
+    keep_own(rows.back());
     done = end;
   }
   return logprob;
@@ -75,28 +102,55 @@ bool Trunk::fits(std::size_t tokens) const {
 
 std::vector<Weighed> Trunk::weigh(std::vector<std::vector<Token>> tails) {
   std::vector<Weighed> weighed;
-  for (const std::vector<Token>& tail : tails) {
-    Weighed& one = weighed.emplace_back();
-    one.tail = tail;
-    if (tail.empty()) keep_row({scores_, log_total_}, one);
-  }
+  for (const std::vector<Token>& tail : tails) weighed.emplace_back().tail = tail;
+  keep_rows({}, {}, weighed);
   const auto read = [&](std::span<const std::vector<Token>> chains, std::span<const Branch> forks) {
-    for (std::size_t i = 0; i < chains.size(); ++i) {
-      const std::span<const Row> rows = decoder_.rows(forks[i]);
-      double logprob = 0;
-      for (std::size_t k = 0; k < chains[i].size(); ++k) {
-        const Row before = k == 0 ? Row{scores_, log_total_} : rows[k - 1];
-        logprob += logprob_of(before, chains[i][k]);
-        const std::span<const Token> path = std::span(chains[i]).first(k + 1);
-        for (Weighed& tail : weighed) {
-          if (!std::equal(tail.tail.begin(), tail.tail.end(), path.begin(), path.end())) continue;
-          tail.logprob = logprob;
-          keep_row(rows[k], tail);
-        }
-      }
-    }
+    keep_rows(chains, forks, weighed);
   };
   in_batches(chains_of(std::move(tails)), Rows::all, read);
+  return weighed;
+}
+
+void Trunk::keep_rows(std::span<const std::vector<Token>> chains, std::span<const Branch> forks,
+                      std::vector<Weighed>& of) const {
+  for (Weighed& tail : of) {
+    if (tail.tail.empty()) keep_row({scores_, log_total_}, tail);
+  }
+  for (std::size_t i = 0; i < chains.size(); ++i) {
+    const std::span<const Row> rows = decoder_.rows(forks[i]);
+    double logprob = 0;
+    for (std::size_t k = 0; k < chains[i].size(); ++k) {
+      const Row before = k == 0 ? Row{scores_, log_total_} : rows[k - 1];
+      logprob += logprob_of(before, chains[i][k]);
+      const std::span<const Token> path = std::span(chains[i]).first(k + 1);
+      for (Weighed& tail : of) {
+        if (!std::equal(tail.tail.begin(), tail.tail.end(), path.begin(), path.end())) continue;
+        tail.logprob = logprob;
+        keep_row(rows[k], tail);
+      }
+    }
+  }
+}
+
+std::vector<Weighed> Trunk::grow_and_weigh(std::span<const Token> tokens, std::vector<std::vector<Token>> tails) {
+  const std::vector<std::vector<Token>> chains = chains_of(tails);
+  std::size_t count = 1;
+  for (const std::vector<Token>& chain : chains) count += chain.size();
+  if (tokens.empty() || chains.empty() || !decoder_.shares() || chains.size() > forks_ || count > kMostRows) {
+    grow(tokens);
+    return weigh(std::move(tails));
+  }
+  // The end only: cells that several branches share are not given back where a window slides on.
+  const std::size_t alone = tokens.size() - std::min(tokens.size(), kMostShared);
+  if (alone > 0) decoder_.extend({branch_, tokens.first(alone), Rows::none});
+  const Forks forks(decoder_, branch_, chains.size());
+  std::vector<Extension> extensions{{branch_, tokens.subspan(alone), Rows::last, forks.branches()}};
+  for (std::size_t i = 0; i < chains.size(); ++i) extensions.push_back({forks.branches()[i], chains[i], Rows::all});
+  decoder_.extend(extensions);
+  keep_own(decoder_.row(branch_));
+  std::vector<Weighed> weighed;
+  for (std::vector<Token>& tail : tails) weighed.emplace_back().tail = std::move(tail);
+  keep_rows(chains, forks.branches(), weighed);
   return weighed;
 }
 
@@ -129,24 +183,12 @@ void Trunk::in_batches(std::span<const std::vector<Token>> tails, Rows rows,
     while (end < tails.size() && end - i < forks_ && (end == i || count + rows_of(tails[end]) <= kMostRows))
       count += rows_of(tails[end++]);
     const auto together = tails.subspan(i, end - i);
-    std::vector<Branch> forks;
-    const auto close = [&] {
-      for (const Branch fork : forks) decoder_.close(fork);
-    };
-    try {
-      std::vector<Extension> extensions;
-      for (const std::vector<Token>& tail : together) {
-        forks.push_back(decoder_.fork(branch_));
-        extensions.push_back({forks.back(), tail, rows});
-      }
-      decoder_.extend(extensions);
-      ++batches_;
-      read(together, forks);
-    } catch (...) {
-      close();
-      throw;
-    }
-    close();
+    const Forks forks(decoder_, branch_, together.size());
+    std::vector<Extension> extensions;
+    for (std::size_t k = 0; k < together.size(); ++k) extensions.push_back({forks.branches()[k], together[k], rows});
+    decoder_.extend(extensions);
+    ++batches_;
+    read(together, forks.branches());
     i = end;
   }
 }
@@ -168,14 +210,6 @@ CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings&
   std::vector<Token> certain(before.begin(), before.end());
   certain.insert(certain.end(), tokens.begin() + static_cast<std::ptrdiff_t>(skip),
                  tokens.begin() + static_cast<std::ptrdiff_t>(grown_));
-  double logprob = 0;
-  if (options.count && !certain.empty()) {
-    // What is in the branch left no row, and what is first has no probability.
-    logprob = trunk_.grow_counting(certain, std::max<std::size_t>(before.size(), 1));
-  } else {
-    trunk_.grow(certain);
-  }
-
   std::vector<std::vector<Token>> tails;
   std::vector<std::size_t> ends;
   for (const Split& split : coverings.splits()) {
@@ -183,14 +217,22 @@ CoveredText::CoveredText(Trunk& trunk, std::span<const Token> before, Coverings&
     whole.insert(whole.end(), split.tail.begin(), split.tail.end());
     if (!begins(whole, grown())) continue;
     whole.erase(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(grown_));
-    if (!trunk_.fits(whole.size() + options.room)) {
+    if (!trunk_.fits(certain.size() + whole.size() + options.room)) {
       complete_ = false;
       continue;
     }
     tails.push_back(std::move(whole));
     ends.push_back(split.at);
   }
-  std::vector<Weighed> weighed = trunk_.weigh(std::move(tails));
+  double logprob = 0;
+  std::vector<Weighed> weighed;
+  if (options.count && !certain.empty()) {
+    // What is in the branch left no row, and what is first has no probability.
+    logprob = trunk_.grow_counting(certain, std::max<std::size_t>(before.size(), 1));
+    weighed = trunk_.weigh(std::move(tails));
+  } else {
+    weighed = trunk_.grow_and_weigh(certain, std::move(tails));
+  }
   for (std::size_t i = 0; i < weighed.size(); ++i) {
     weighed[i].at = ends[i];
     weighed[i].logprob += logprob;

@@ -40,6 +40,8 @@ class Trunk {
   double grow_counting(std::span<const Token> tokens, std::size_t uncounted);
   /// Weighs all tails, none of them twice. Needs a row; tails may be empty.
   std::vector<Weighed> weigh(std::vector<std::vector<Token>> tails);
+  /// Both, in one batch where the decoder shares() and that holds them.
+  std::vector<Weighed> grow_and_weigh(std::span<const Token> tokens, std::vector<std::vector<Token>> tails);
   /// The rows after the tails and no others; their log-probabilities are left 0.
   std::vector<Weighed> rows_after(std::vector<std::vector<Token>> tails);
   /// Whether a tail of so many tokens fits the window.
@@ -47,12 +49,18 @@ class Trunk {
 
   Decoder& decoder() const { return decoder_; }
   Branch branch() const { return branch_; }
+  /// Calls of the decoder beyond those that made the branch grow.
   int batches() const { return batches_; }
 
  private:
+  /// Copies out what the rows after chains of tails say of them.
+  void keep_rows(std::span<const std::vector<Token>> chains, std::span<const Branch> forks,
+                 std::vector<Weighed>& of) const;
   /// Calls `read` with parts of `tails` and forks that were extended by them, in as many batches as are needed.
   void in_batches(std::span<const std::vector<Token>> tails, Rows rows,
                   const std::function<void(std::span<const std::vector<Token>>, std::span<const Branch>)>& read);
+
+  void keep_own(const Row& row);
 
   Decoder& decoder_;
   Branch branch_;

@@ -35,10 +35,11 @@ int batch_capacity(const LlamaDecoderOptions& options) {
   return std::max({kMinBatch, options.chunk, options.max_branches});
 }
 
-/// A llama_batch of fixed capacity in which each token belongs to one sequence.
+/// A llama_batch of fixed capacity.
 class Batch {
  public:
-  explicit Batch(int capacity) : batch_(llama_batch_init(capacity, 0, 1)), capacity_(capacity) {}
+  /// `sequences`: most that a token may belong to.
+  Batch(int capacity, int sequences) : batch_(llama_batch_init(capacity, 0, sequences)), capacity_(capacity) {}
   ~Batch() { llama_batch_free(batch_); }
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
@@ -46,12 +47,14 @@ class Batch {
   void clear() { batch_.n_tokens = 0; }
   int size() const { return batch_.n_tokens; }
   bool full() const { return batch_.n_tokens == capacity_; }
-  void add(Token token, int position, Branch branch, bool wants_row) {
+  /// A token of a branch, and of `also`.
+  void add(Token token, int position, Branch branch, bool wants_row, std::span<const Branch> also = {}) {
     const int i = batch_.n_tokens++;
     batch_.token[i] = token;
     batch_.pos[i] = position;
-    batch_.n_seq_id[i] = 1;
+    batch_.n_seq_id[i] = 1 + static_cast<int>(also.size());
     batch_.seq_id[i][0] = branch;
+    std::copy(also.begin(), also.end(), batch_.seq_id[i] + 1);
     batch_.logits[i] = wants_row;
   }
   const llama_batch& get() const { return batch_; }
@@ -106,7 +109,7 @@ struct LlamaDecoder::State {
   State(const LlamaModel& of, const LlamaDecoderOptions& with)
       : model(of),
         options(with),
-        batch(batch_capacity(with)),
+        batch(batch_capacity(with), with.max_branches),
         lengths(static_cast<std::size_t>(with.max_branches), -1),
         rows(static_cast<std::size_t>(with.max_branches)) {}
 
@@ -147,6 +150,33 @@ struct LlamaDecoder::State {
     }
   }
 
+  void check(std::span<const Extension> extensions, bool shares) const {
+    constexpr const char* kFunction = "LlamaDecoder::extend";
+    std::vector<bool> named(lengths.size(), false);
+    std::vector<int> after = lengths;
+    for (const Extension& e : extensions) {
+      check_alive(e.branch, kFunction);
+      const auto branch = static_cast<std::size_t>(e.branch);
+      if (named[branch]) throw std::invalid_argument(fmt::format("[{}] branch {} is named twice", kFunction, e.branch));
+      if (e.tokens.empty())
+        throw std::invalid_argument(fmt::format("[{}] no tokens for branch {}", kFunction, e.branch));
+      check_tokens(e.tokens, after[branch], kFunction);
+      named[branch] = true;
+      if (!e.also.empty() && !shares)
+        throw std::invalid_argument(fmt::format("[{}] branches of this decoder share no tokens", kFunction));
+      for (const Branch also : e.also) {
+        check_alive(also, kFunction);
+        int& length = after[static_cast<std::size_t>(also)];
+        if (named[static_cast<std::size_t>(also)] || length != after[branch]) {
+          throw std::invalid_argument(
+              fmt::format("[{}] branch {} does not hold what branch {} does", kFunction, also, e.branch));
+        }
+        length += static_cast<int>(e.tokens.size());
+      }
+      after[branch] += static_cast<int>(e.tokens.size());
+    }
+  }
+
   void copy_cells(Branch from, Branch to) {
     bool copied = true;
     if (options.streams) {
@@ -156,7 +186,13 @@ struct LlamaDecoder::State {
     } else {
       llama_memory_seq_cp(llama_get_memory(context.get()), from, to, -1, -1);
       // llama.cpp frees no shared cell that slid out of the window, and would run out of them.
-      if (slides()) copied = copy_window(context.get(), from, to);
+      if (slides() && lengths[static_cast<std::size_t>(from)] > 0) {
+        copied = copy_window(context.get(), from, to);
+        // What slid out but was not overwritten yet is not copied; branches that share tokens must begin alike.
+        const llama_memory_t memory = llama_get_memory(context.get());
+        if (copied && llama_memory_seq_pos_min(memory, from) != llama_memory_seq_pos_min(memory, to))
+          copied = copy_window(context.get(), from, from);
+      }
     }
     if (!copied) throw Error(fmt::format("llama.cpp failed to copy branch {}: {}", from, take_llama_error()));
   }
@@ -237,6 +273,11 @@ int LlamaDecoder::window() const { return state_->options.window; }
 int LlamaDecoder::length(Branch branch) const {
   state_->check_alive(branch, "LlamaDecoder::length");
   return state_->lengths[static_cast<std::size_t>(branch)];
+}
+
+bool LlamaDecoder::shares() const {
+  const llama_model* model = state_->model.state_->model.get();
+  return !state_->options.streams && !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
 }
 
 Branch LlamaDecoder::open() { return state_->take_branch("LlamaDecoder::open"); }
@@ -338,17 +379,7 @@ std::vector<Branch> LlamaDecoder::read(std::span<const std::vector<Token>> texts
 
 void LlamaDecoder::extend(std::span<const Extension> extensions) {
   State& s = *state_;
-  std::vector<bool> named(s.lengths.size(), false);
-  for (const Extension& e : extensions) {
-    s.check_alive(e.branch, "LlamaDecoder::extend");
-    const auto branch = static_cast<std::size_t>(e.branch);
-    if (named[branch])
-      throw std::invalid_argument(fmt::format("[LlamaDecoder::extend] branch {} is named twice", e.branch));
-    if (e.tokens.empty())
-      throw std::invalid_argument(fmt::format("[LlamaDecoder::extend] no tokens for branch {}", e.branch));
-    s.check_tokens(e.tokens, s.lengths[branch], "LlamaDecoder::extend");
-    named[branch] = true;
-  }
+  s.check(extensions, shares());
   for (auto& rows : s.rows) rows.clear();
   s.kept_scores.clear();
 
@@ -361,7 +392,8 @@ void LlamaDecoder::extend(std::span<const Extension> extensions) {
   const auto evaluate = [&](bool last) {
     decode(s.context.get(), s.batch);
     for (int i = 0; i < s.batch.size(); ++i) {  // only now: a batch that fails has added nothing
-      s.lengths[static_cast<std::size_t>(s.batch.get().seq_id[i][0])] = s.batch.get().pos[i] + 1;
+      for (int k = 0; k < s.batch.get().n_seq_id[i]; ++k)
+        s.lengths[static_cast<std::size_t>(s.batch.get().seq_id[i][k])] = s.batch.get().pos[i] + 1;
     }
     for (const auto& [index, branch] : wanted) {
       const float* scores = llama_get_logits_ith(s.context.get(), index);
@@ -378,14 +410,16 @@ void LlamaDecoder::extend(std::span<const Extension> extensions) {
     s.batch.clear();
   };
 
+  std::vector<int> lengths = s.lengths;  // with what waits in the batch
   for (const Extension& e : extensions) {
-    int position = s.lengths[static_cast<std::size_t>(e.branch)];
+    int& position = lengths[static_cast<std::size_t>(e.branch)];
     for (std::size_t i = 0; i < e.tokens.size(); ++i) {
       const bool row = e.rows == Rows::all || (e.rows == Rows::last && i + 1 == e.tokens.size());
       if (s.batch.full() || (row && wanted.size() == s.params.n_outputs_max)) evaluate(false);
       if (row) wanted.emplace_back(s.batch.size(), e.branch);
-      s.batch.add(e.tokens[i], position++, e.branch, row);
+      s.batch.add(e.tokens[i], position++, e.branch, row, e.also);
     }
+    for (const Branch branch : e.also) lengths[static_cast<std::size_t>(branch)] = position;
   }
   if (s.batch.size() > 0) evaluate(true);
   for (const auto& [branch, offset] : kept) {

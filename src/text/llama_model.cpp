@@ -250,6 +250,7 @@ LlamaModel::LlamaModel(const fs::path& file, const LlamaModelOptions& options, c
 
 const Vocabulary& LlamaModel::vocabulary() const { return *state_->vocabulary; }
 
+int LlamaModel::sliding_window() const { return llama_model_n_swa(state_->model.get()); }
 int LlamaModel::trained_window() const { return llama_model_n_ctx_train(state_->model.get()); }
 
 std::string LlamaModel::description() const {

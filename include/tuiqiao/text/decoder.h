@@ -29,6 +29,9 @@ struct Extension {
   Branch branch = 0;
   std::span<const Token> tokens;
   Rows rows = Rows::last;
+  /// Forks of `branch` that hold the same text: they get the tokens too, at no cost and without rows, and may be named
+  /// again further on in the same call, to go on from there. Only where Decoder::shares().
+  std::span<const Branch> also = {};
 };
 
 /// A source of next-token log-probabilities over branches of text. A branch only grows: nothing is ever rolled back,
@@ -46,6 +49,9 @@ class Decoder {
   /// How many tokens the branch holds. Throws: std::invalid_argument on a branch that does not live, here and below.
   virtual int length(Branch branch) const = 0;
 
+  /// Whether one call can extend a branch and its forks alike and the forks further: a tree in one batch.
+  virtual bool shares() const { return false; }
+
   /// A new branch with the same text. It has no row until it is extended.
   /// Throws: std::invalid_argument when max_branches() live already.
   virtual Branch fork(Branch branch) = 0;
@@ -53,7 +59,7 @@ class Decoder {
   virtual void close(Branch branch) = 0;
   /// Appends to several branches, together. The rows asked for replace those of the extension before.
   /// Throws: std::invalid_argument when a branch is named twice, gets no tokens or a token outside the vocabulary, or
-  /// would outgrow the window; tuiqiao::Error when the engine fails.
+  /// would outgrow the window, or on Extension::also where it is not taken; tuiqiao::Error when the engine fails.
   virtual void extend(std::span<const Extension> extensions) = 0;
   /// The row after the branch's last token. Valid until the next extend or close.
   /// Throws: std::invalid_argument when the latest extension left the branch no row.

@@ -60,7 +60,7 @@ struct HealStatistics {
   int tokens_removed = 0;         ///< of the prompt's own, from its end
   int bytes = 0;                  ///< of the prompt that are spelled again; by `exact` in the healed token
   int branches = 0;               ///< prefixes that were weighed
-  int batches = 0;                ///< calls of the decoder beyond the first, which reads what all have in common
+  int batches = 0;                ///< calls of the decoder beyond those that read what all have in common
   std::int64_t chosen_split = 0;  ///< where the healed token begins, in bytes of the prompt
   /// Log-probability, in nats, of the end of the prompt: that a text which goes on from the tokens that all its
   /// coverings have in common begins with the rest of it; only by `exact`.
@@ -93,8 +93,8 @@ struct HealResult {
 /// not canonical is rejected.
 /// Throws: std::invalid_argument on options out of domain, or no branch to fork; tuiqiao::Error as Coverings; what the
 /// decoder throws.
-/// Cost: one batch more than without healing, of some ten to thirty short branches; greedy may read some of the rows
-/// that follow, one batch each.
+/// Cost: some ten tokens and rows more in the batch of the prompt where the decoder shares(), else one batch more of
+/// short branches. Greedy may read rows that follow: most often none or one more batch.
 HealResult heal(Decoder& decoder, Branch branch, std::span<const Token> before, std::string_view text,
                 const HealOptions& options);
 

@@ -39,6 +39,8 @@ class LlamaModel {
   const Vocabulary& vocabulary() const;
   /// The window it was trained with, in tokens.
   int trained_window() const;
+  /// How far back layers with a sliding window see, in tokens; 0 where all see everything.
+  int sliding_window() const;
   /// "gemma3 270M Q4_K - Medium" and such.
   std::string description() const;
   /// What tells this model, as loaded, from others: a hash of sizes, times, header and samples of the weights.
@@ -104,6 +106,8 @@ class LlamaDecoder final : public Decoder {
   int max_branches() const override;
   int window() const override;
   int length(Branch branch) const override;
+  /// In one cache for all branches, unless the model is recurrent or a hybrid of such.
+  bool shares() const override;
   Branch fork(Branch branch) override;
   void close(Branch branch) override;
   using Decoder::extend;
