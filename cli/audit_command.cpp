@@ -16,6 +16,8 @@
 #include "bytes_text.h"
 #include "commands.h"
 #include "file_output.h"
+#include "mpi_world.h"
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/audit_check.h"
 #include "tuiqiao/error.h"
@@ -31,6 +33,7 @@ constexpr const char* kExamples = R"(Examples:
   tuiqiao audit model.gguf --out certificates.jsonl
   tuiqiao audit model.gguf --verify certificates.jsonl
   tuiqiao audit head.npy --bias bias.npy --radius 10 --json
+  mpirun -n 4 tuiqiao audit model.gguf --out certificates.jsonl
   tuiqiao audit model.gguf --against model-q4.gguf --mask mask.json --html report.html)";
 
 struct Arguments {
@@ -48,9 +51,11 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 /// Progress with the time that is left.
 class Watch {
  public:
-  explicit Watch(const std::stop_token& stop)
-      : progress{[this](std::string_view what, std::int64_t done, std::int64_t total) { show(what, done, total); },
-                 stop} {}
+  /// `shown`: else it only stops.
+  explicit Watch(const std::stop_token& stop, bool shown = true) : progress{{}, stop} {
+    if (!shown) return;
+    progress.report = [this](std::string_view what, std::int64_t done, std::int64_t total) { show(what, done, total); };
+  }
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
   void clear() { bar_.clear(); }
@@ -133,9 +138,12 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
   return unknown > 0 ? kUnknownVerdicts : kDone;
 }
 
-int run_audit(const Arguments& a, const std::stop_token& stop) {
-  for (const std::string& file : {a.out, a.html, a.mask}) check_writable(file);
-  Watch watch(stop);
+int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& world) {
+  const bool first = world.rank() == 0;
+  for (const std::string& file : {a.out, a.html, a.mask}) {
+    if (first) check_writable(file);
+  }
+  Watch watch(stop, first);
   AuditOptions options;
   options.solver = solver_of(a.solver);
   options.memory = bytes_of(a.memory);
@@ -143,7 +151,7 @@ int run_audit(const Arguments& a, const std::stop_token& stop) {
   const auditing::Shard shard = shard_of(a.shard);
   const AuditSource source = read_audit_source(a.source);
   const OutputHead& head = source.head;
-  if (!source.note.empty()) tell(one_line(source.note) + "\n");
+  if (first && !source.note.empty()) tell(one_line(source.note) + "\n");
   if (a.has_radius) options.radius = a.radius;
   options.ids = ids_of(a.ids, head.classes, "--ids");
   std::optional<std::int64_t> words;
@@ -154,10 +162,11 @@ int run_audit(const Arguments& a, const std::stop_token& stop) {
 
   Judged judged;
   try {
-    judged = judge(head, options, shard, a.out);
+    judged = world.size() > 1 ? judge_together(head, options, world, a.out) : judge(head, options, shard, a.out);
+    if (!first) return kDone;
   } catch (const Interrupted&) {
     watch.clear();
-    if (!a.out.empty())
+    if (first && !a.out.empty())
       tell(one_line(fmt::format("{}.partial keeps what is done: run it again to go on", a.out)) + "\n");
     throw;
   } catch (const Error& error) {
@@ -204,7 +213,15 @@ int run(Arguments& a, const std::stop_token& stop) {
   if (a.brute && a.verify.empty()) throw std::invalid_argument("[audit] --brute belongs to --verify");
   if (!a.shard.empty() && a.out.empty()) throw std::invalid_argument("[audit] --shard wants --out");
   if (!a.shard.empty() && !a.ids.empty()) throw std::invalid_argument("[audit] --shard and --ids exclude each other");
-  return a.verify.empty() ? run_audit(a, stop) : run_verify(a, stop);
+  const MpiWorld world;
+  if (world.size() == 1) return a.verify.empty() ? run_audit(a, stop, world) : run_verify(a, stop);
+  const int code = carry_out([&] {
+    if (a.out.empty() || !a.verify.empty() || !a.shard.empty() || !a.ids.empty())
+      throw std::invalid_argument("[audit] under mpirun: --out, and neither --verify, --shard nor --ids");
+    return run_audit(a, stop, world);
+  });
+  if (code != kDone && code != kUnknownVerdicts) world.abort(code);
+  return code;
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 #include "audit_judge.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <stdexcept>
@@ -95,6 +98,26 @@ Judged judge(const OutputHead& head, AuditOptions options, const auditing::Shard
     judged.frame = result.frame;
     for (const ClassVerdict& verdict : result.verdicts) judged.verdicts.push_back(token_verdict_of(verdict));
   }
+  judged.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return judged;
+}
+
+Judged judge_together(const OutputHead& head, const AuditOptions& options, const MpiWorld& world,
+                      const std::string& file) {
+  namespace fs = std::filesystem;
+  const auto start = Clock::now();
+  std::vector<fs::path> parts;
+  for (int rank = 0; rank < world.size(); ++rank)
+    parts.emplace_back(fmt::format("{}.part-{}-of-{}", file, rank + 1, world.size()));
+  const fs::path& own = parts[static_cast<std::size_t>(world.rank())];
+  // A part that was finished before a run was cut short is taken up like one that was not.
+  if (fs::exists(own)) fs::rename(own, own.string() + ".partial");
+  Judged judged = judge(head, options, {world.rank(), world.size()}, own);
+  world.wait();
+  if (world.rank() > 0) return judged;
+  auditing::merge_certificates(parts, file);
+  for (const fs::path& part : parts) fs::remove(part);
+  judged.verdicts = read_verdicts(file);
   judged.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return judged;
 }

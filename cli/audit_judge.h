@@ -7,6 +7,7 @@
 
 #include "audit/certificates.h"
 #include "audit_table.h"
+#include "mpi_world.h"
 #include "tuiqiao/audit.h"
 
 namespace tuiqiao::cli {
@@ -25,6 +26,11 @@ struct Judged {
 /// Audits `options.ids`, or the shard; with a file the certificates go there, from where an earlier run stopped.
 /// Throws: tuiqiao::Error; std::invalid_argument; Interrupted.
 Judged judge(const OutputHead& head, AuditOptions options, const auditing::Shard& shard, const std::string& file);
+
+/// The same of all classes by the processes of `world`, a shard each, which all see the file's folder. Each leaves its
+/// part beside `file` until the first joins them; only the first has the result.
+Judged judge_together(const OutputHead& head, const AuditOptions& options, const MpiWorld& world,
+                      const std::string& file);
 
 /// Whether a file begins as certificates do.
 bool is_certificate_file(const std::string& file);

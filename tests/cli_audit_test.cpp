@@ -1,4 +1,5 @@
 #include <array>
+#include <cstdlib>
 #include <random>
 #include <thread>
 
@@ -211,6 +212,42 @@ TEST_F(AuditCli, GoesOnAfterAKill) {
   ASSERT_EQ(run({"audit", other, "--out", path("c2.jsonl")}).code, 0);
   EXPECT_EQ(content_of(path("c2.jsonl")) == content_of(path("expected.jsonl")), true);
 }
+
+#ifdef TUIQIAO_MPIRUN
+TEST_F(AuditCli, SpreadsOverProcessesOfMpi) {
+  const std::string rows = head("rows.npy", 24, sphere_rows(3000, 24, 4));
+  ASSERT_EQ(run({"audit", rows, "--out", path("whole.jsonl")}).code, 0);
+  const auto together = [&](int processes, const std::string& more) {
+    const std::string command =
+        fmt::format("OMP_NUM_THREADS=1 {} --allow-run-as-root --oversubscribe -n {} {} audit '{}' {} >'{}' 2>&1",
+                    TUIQIAO_MPIRUN, processes, TUIQIAO_PROGRAM, rows, more, path("log"));
+    return std::system(command.c_str());
+  };
+  for (const int processes : {1, 2, 3}) {
+    ASSERT_EQ(together(processes, "--json --out '" + path("c.jsonl") + "'"), 0) << content_of(path("log"));
+    EXPECT_EQ(content_of(path("c.jsonl")) == content_of(path("whole.jsonl")), true) << processes;
+    const std::vector<std::string> lines = lines_of(content_of(path("log")));
+    EXPECT_EQ(lines.size(), 3002U);  // of the first process alone
+    for (const std::string& name : names_in(folder)) EXPECT_EQ(name.find(".part"), std::string::npos) << name;
+    fs::remove(path("c.jsonl"));
+  }
+  // One part was finished, of another there is a half: both are taken up.
+  const auto leave = [&](int part, const std::string& name, double share) {
+    ASSERT_EQ(run({"audit", rows, "--shard", fmt::format("{}/3", part), "--out", path(name)}).code, 0);
+    const std::string lines = content_of(path(name));
+    write(name, lines.substr(0, static_cast<std::size_t>(share * static_cast<double>(lines.size()))));
+  };
+  leave(1, "c.jsonl.part-1-of-3", 1);
+  leave(2, "c.jsonl.part-2-of-3.partial", 0.5);
+  ASSERT_EQ(together(3, "--out '" + path("c.jsonl") + "'"), 0) << content_of(path("log"));
+  EXPECT_EQ(content_of(path("c.jsonl")) == content_of(path("whole.jsonl")), true);
+
+  EXPECT_NE(together(2, ""), 0);
+  EXPECT_NE(content_of(path("log")).find("under mpirun: --out"), std::string::npos);
+  EXPECT_NE(together(2, "--bias none.npy --out '" + path("d.jsonl") + "'"), 0);
+  EXPECT_NE(content_of(path("log")).find("none.npy"), std::string::npos);
+}
+#endif
 
 TEST_F(AuditCli, MergesShards) {
   const std::string rows = head("rows.npy", 12, random_rows(900, 12, 4));
