@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "blas_kernels.h"
 #include "commands.h"
 #include "manual.h"
 #include "program.h"
@@ -106,6 +107,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    tuiqiao::choose_blas_kernels(argv);
     settle_standard_streams();
     return run(argc, argv);
   } catch (const OutputClosed&) {

@@ -34,12 +34,17 @@ class Points {
     std::vector<double> grown(count * count);
     for (std::size_t i = 0; i < known; ++i) std::copy_n(gram_.data() + i * known, known, grown.data() + i * count);
     if (count > known && columns_ > 0) {
-      const int fresh = static_cast<int>(count - known), n = static_cast<int>(columns_);
-      cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, fresh, static_cast<int>(count), n, 1,
-                  values_.data() + known * columns_, n, values_.data(), n, 0, grown.data() + known * count,
+      const int fresh = static_cast<int>(count - known), old = static_cast<int>(known), n = static_cast<int>(columns_);
+      const double* added = values_.data() + known * columns_;
+      double* corner = grown.data() + known * count;
+      if (old > 0) {
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, fresh, old, n, 1, added, n, values_.data(), n, 0, corner,
+                    static_cast<int>(count));
+      }
+      cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, fresh, n, 1, added, n, 0, corner + known,
                   static_cast<int>(count));
-      for (std::size_t i = 0; i < known; ++i) {
-        for (std::size_t j = known; j < count; ++j) grown[i * count + j] = grown[j * count + i];
+      for (std::size_t i = 0; i < count; ++i) {
+        for (std::size_t j = std::max(i + 1, known); j < count; ++j) grown[i * count + j] = grown[j * count + i];
       }
     }
     gram_ = std::move(grown);

@@ -52,25 +52,27 @@ class Simplex {
   const std::vector<double>& weights() const { return weights_; }
   double least() const { return *std::min_element(weights_.begin(), weights_.end()); }
 
-  /// The origin's weights, and every point in terms of the vertices. False where they span no simplex.
+  /// The origin's weights. False where the vertices span no simplex.
   bool solve() {
-    std::vector<double> basis(n_ * n_);
-    for (std::size_t v = 0; v < n_; ++v) put(vertices_[v], basis.data() + v * n_);
-    others_.assign((count_ + 1) * n_, 0);
-    for (std::size_t p = 0; p < count_; ++p) put(static_cast<int>(p), others_.data() + p * n_);
-    others_.back() = 1;  // the origin
-    const int n = static_cast<int>(n_), sides = static_cast<int>(count_ + 1);
-    std::vector<int> pivots(n_);
+    basis_.resize(n_ * n_);
+    for (std::size_t v = 0; v < n_; ++v) put(vertices_[v], basis_.data() + v * n_);
+    pivots_.resize(n_);
+    const int n = static_cast<int>(n_);
     int info = 0;
-    dgetrf_(&n, &n, basis.data(), &n, pivots.data(), &info);
+    dgetrf_(&n, &n, basis_.data(), &n, pivots_.data(), &info);
     if (info != 0) return false;
-    dgetrs_("N", &n, &sides, basis.data(), &n, pivots.data(), others_.data(), &n, &info);
-    weights_.assign(others_.end() - n, others_.end());
-    return info == 0;
+    weights_.assign(n_, 0);
+    weights_.back() = 1;  // the origin
+    return back_substitute(weights_);
   }
 
   /// The exchange after which the least weight is largest, if it is larger than now.
   bool exchange() {
+    if (others_.empty()) {
+      others_.resize(count_ * n_);
+      for (std::size_t p = 0; p < count_; ++p) put(static_cast<int>(p), others_.data() + p * n_);
+      if (!back_substitute(others_)) return false;
+    }
     double most = least();
     std::size_t enters = count_, leaves = 0;
     std::vector<char> is_vertex(count_, 0);
@@ -85,10 +87,33 @@ class Simplex {
     }
     if (enters == count_) return false;
     vertices_[leaves] = static_cast<int>(enters);
+    pivot(enters, leaves);
     return true;
   }
 
  private:
+  /// Replaces columns of n_ entries by what they are in terms of the vertices.
+  bool back_substitute(std::vector<double>& columns) const {
+    const int n = static_cast<int>(n_), sides = static_cast<int>(columns.size() / n_);
+    int info = 0;
+    dgetrs_("N", &n, &sides, basis_.data(), &n, pivots_.data(), columns.data(), &n, &info);
+    return info == 0;
+  }
+
+  /// All in terms of the new vertices, by a step of Gauss and Jordan: a few of them lose little, and what comes out is
+  /// proven elsewhere.
+  void pivot(std::size_t enters, std::size_t leaves) {
+    const std::vector<double> slopes(others_.begin() + static_cast<std::ptrdiff_t>(enters * n_),
+                                     others_.begin() + static_cast<std::ptrdiff_t>((enters + 1) * n_));
+    const auto turn = [&](double* column) {
+      const double part = column[leaves] / slopes[leaves];
+      for (std::size_t v = 0; v < n_; ++v) column[v] -= part * slopes[v];
+      column[leaves] = part;
+    };
+    for (std::size_t p = 0; p < count_; ++p) turn(others_.data() + p * n_);
+    turn(weights_.data());
+  }
+
   /// The columns that count, then 1.
   void put(int point, double* to) const {
     const double* from = points_.data() + static_cast<std::size_t>(point) * columns_;
@@ -101,15 +126,17 @@ class Simplex {
   const std::vector<double>& points_;
   std::size_t columns_, skipped_, n_, count_;
   std::vector<int> vertices_;
-  std::vector<double> weights_, others_;
+  std::vector<double> basis_;  // its factors
+  std::vector<int> pivots_;
+  std::vector<double> weights_, others_;  // others_: every point in terms of the vertices, once asked for
 };
 
 }  // namespace
 
 bool widen_simplex(const std::vector<double>& points, std::size_t columns, std::size_t skipped, MinNorm& found) {
   Simplex simplex(points, columns, skipped, found.support);
-  if (found.support.size() != simplex.size()) return false;
-  for (int step = 0; step < kMostExchanges && simplex.solve(); ++step) {
+  if (found.support.size() != simplex.size() || !simplex.solve()) return false;
+  for (int step = 0; step < kMostExchanges; ++step) {
     const double least = simplex.least();
     if (least > 0) {
       found.support = simplex.vertices();
