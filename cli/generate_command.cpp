@@ -72,7 +72,8 @@ std::vector<Document> documents_of(const Arguments& arguments) {
 std::string question_from_standard_input(const std::stop_token& stop) {
   std::string text = read_standard_input(kMaxDocumentBytes, stop);
   check_bytes(text, "the question from standard input");
-  while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
+  if (text.ends_with('\n')) text.pop_back();  // the line's end, as echo writes it; a prompt may go on from more
+  if (text.ends_with('\r')) text.pop_back();
   return text;
 }
 

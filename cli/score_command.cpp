@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -46,6 +47,7 @@ struct Arguments {
 /// All bytes of a file, whatever they are; '-' is standard input.
 std::string bytes_of(const std::string& file, const std::stop_token& stop) {
   if (file == "-") return read_standard_input(kMostBytes, stop);
+  if (std::filesystem::is_directory(file)) throw Error(fmt::format("{}: is a folder", file));
   std::ifstream in(file, std::ios::binary);
   std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   if (!in.is_open() || in.bad()) throw Error(fmt::format("{}: cannot be read", file));
@@ -63,7 +65,8 @@ LlamaDecoder make_decoder(const LlamaModel& model, const Arguments& arguments, s
   with.max_branches = kForks + 3;
   with.window = static_cast<int>(tokens) + kSpareTokens;
   // Forks share what they have in common, but for the window of layers that slide.
-  with.cells = with.window + std::int64_t{kForks + 2} * (std::min(with.window, model.sliding_window()) + kSpareTokens);
+  with.cells = with.window + std::int64_t{kForks + 2} * (std::min(with.window, model.sliding_window()) + kSpareTokens) +
+               std::int64_t{8} * std::min(with.window, 512);  // of sequences that many tokens spell
   with.threads = arguments.threads;
   return {model, with};
 }
@@ -90,12 +93,15 @@ void print_score(const std::string& mode, const TextScore& score, std::size_t by
 }
 
 int run(const Arguments& arguments, const std::stop_token& stop) {
+  if (arguments.prompt_file == "-" && arguments.continuation_file == "-")
+    throw std::invalid_argument("[score] --prompt-file and --continuation-file: only one can be '-'");
   std::vector<HealOptions> ways;
   for (const std::string& mode : arguments.modes) {
     HealOptions& way = ways.emplace_back();
     way.mode = heal_mode_from_name(mode, way.back);
     way.unchecked = arguments.unchecked;
     way.max_forks = kForks;
+    way.stop = stop;
     check_options(way);
   }
   const std::string prompt = bytes_of(arguments.prompt_file, stop);

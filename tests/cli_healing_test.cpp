@@ -53,6 +53,9 @@ TEST_F(Healed, GoesOnFromTheQuestionItself) {
   EXPECT_EQ(healing("It is at the brid")["mode"], "exact");
   EXPECT_GT(healing("It is at the brid")["branches"], 0);
   EXPECT_EQ(healing(" two spaces  ")["mode"], "exact");
+  // Its first token too: what comes before is read so that it has a row.
+  EXPECT_GT(healing("brid")["branches"], 1);
+  EXPECT_LT(healing("brid")["prefix_logprob"], 0);
   const auto lines =
       answered({"generate", "-m", tiny, "--template", "none", "--json", "-n", "1", "--unchecked", "0.0001", "the br"});
   EXPECT_LE(lines.back()["summary"]["healing"]["unchecked_mass"], 0.0001);
@@ -133,7 +136,20 @@ TEST_F(Scored, TakesAnyBytesAndSomeModes) {
   EXPECT_NE(table.out.find("bits/byte"), std::string::npos);
 }
 
+TEST_F(Scored, KeepsTheBoundThatWasAskedFor) {
+  const std::string x = write("x", "the bri"), y = write("y", "dge and the river");
+  for (const double unchecked : {0.5, 0.01}) {
+    const Result result =
+        run({"score", "-m", std::string(TUIQIAO_TEST_DATA) + "/models/tiny-llama.gguf", "--prompt-file", x,
+             "--continuation-file", y, "--heal", "exact", "--unchecked", std::to_string(unchecked), "--json"});
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_LE(json::parse(result.out)["unchecked_mass"], unchecked);
+  }
+}
+
 TEST_F(Scored, RefusesWhatItCannotWeigh) {
+  expect_refused({"score", "--prompt-file", "-", "--continuation-file", "-"}, kUsage, {"only one can be '-'"});
+  expect_refused({"score", "--prompt-file", folder.string(), "--continuation-file", "-"}, kBadInput, {"is a folder"});
   const std::string x = write("x", "the brid"), empty = write("empty", "");
   const auto with = [&](const Arguments& more) {
     Arguments all{"score", "-m", model("tiny-llama")};

@@ -333,10 +333,14 @@ TEST_P(Healing, LeavesOutWhatNoTokenizerMakes) {
     EXPECT_LT(next_characters(decoder, characters, before, start, part_checked).unchecked_mass, 0.02);
     decoder.close(characters);
 
-    const Branch greedy = decoder.open();
-    const HealResult result = heal(decoder, greedy, before, start, all_checked());
-    EXPECT_TRUE(coverings.contains(healed_tokens(decoder, greedy, result, world.learnt.end())));
-    decoder.close(greedy);
+    for (const double unchecked : {0.0, 0.01, 0.3}) {
+      HealOptions options;
+      options.unchecked = unchecked;
+      const Branch greedy = decoder.open();
+      const HealResult result = heal(decoder, greedy, before, start, options);
+      EXPECT_TRUE(coverings.contains(healed_tokens(decoder, greedy, result, world.learnt.end()))) << unchecked;
+      decoder.close(greedy);
+    }
 
     if (with_wrong > 3) return;
     for (const double temperature : {1.0, 0.5, 0.05})

@@ -353,6 +353,45 @@ TEST_P(LlamaDecoding, GrowsForksOfALongBranchFar) {
   for (std::size_t i = 0; i < 3; ++i) expect_near(decoder, branches[i], texts[i], "far");
 }
 
+TEST_P(LlamaDecoding, SharesTokensAmongForks) {
+  LlamaDecoder decoder = make(40, 20);
+  const std::vector<Token> tokens = text(10, 12), more = text(5, 13), tail = text(2, 14), too_many = text(4, 15);
+  const Branch a = decoder.open();
+  decoder.extend({a, tokens, Rows::last});
+  const Branch fork = decoder.fork(a), other = decoder.open();
+  const std::vector<Branch> forks{fork}, self{a}, shorter{other};
+  const auto refused = [&](const std::vector<Extension>& extensions) {
+    return message_of([&] { decoder.extend(extensions); });
+  };
+  if (!decoder.shares()) {
+    EXPECT_CONTAINS(refused({{a, more, Rows::last, forks}}), "share no tokens");
+    return;
+  }
+  EXPECT_CONTAINS(refused({{a, more, Rows::last, self}}), "branch 0 does not hold what branch 0 does");
+  EXPECT_CONTAINS(refused({{a, more, Rows::last, shorter}}), "branch 2 does not hold what branch 0 does");
+  EXPECT_CONTAINS(refused({{fork, tail, Rows::last}, {a, more, Rows::last, forks}}), "branch 1 does not hold");
+  const std::vector<Token> fitting = text(8, 16);
+  EXPECT_CONTAINS(refused({{a, fitting, Rows::last, forks}, {fork, too_many, Rows::last}}),
+                  "4 tokens after 18 outgrow the window of 20");
+  EXPECT_EQ(decoder.length(a), 10);
+  EXPECT_EQ(decoder.length(fork), 10);
+
+  decoder.extend(std::vector<Extension>{{a, more, Rows::last, forks}, {fork, tail, Rows::all}});
+  EXPECT_EQ(decoder.length(a), 15);
+  EXPECT_EQ(decoder.length(fork), 17);
+  const auto scores = [&](const Row& row) { return std::vector<float>(row.scores.begin(), row.scores.end()); };
+  const std::vector<float> after_more = scores(decoder.row(a)), after_tail = scores(decoder.row(fork));
+  std::vector<Token> whole = tokens;
+  whole.insert(whole.end(), more.begin(), more.end());
+  whole.insert(whole.end(), tail.begin(), tail.end());
+  decoder.extend({other, whole, Rows::all});
+  const std::span<const Row> rows = decoder.rows(other);
+  for (std::size_t t = 0; t < after_more.size(); ++t) {
+    EXPECT_NEAR(after_more[t], rows[rows.size() - 3].scores[t], 2e-3) << t;
+    EXPECT_NEAR(after_tail[t], rows.back().scores[t], 2e-3) << t;
+  }
+}
+
 TEST_P(LlamaDecoding, ChecksEveryLimitBeforehand) {
   LlamaDecoder decoder = make(3, 20);
   const std::vector<Token> tokens = text(10, 12), more = text(11, 13), fitting = text(10, 14);

@@ -91,6 +91,9 @@ class TableDecoder final : public Decoder {
       }
       for (const Branch also : e.also) {
         if (!shares_) throw std::invalid_argument("[TableDecoder::extend] shares nothing");
+        const std::vector<Token> before(branch.text.begin(),
+                                        branch.text.end() - static_cast<std::ptrdiff_t>(e.tokens.size()));
+        if (at(also).text != before) throw std::invalid_argument("[TableDecoder::extend] another text");
         at(also).text = branch.text;
       }
       for (const auto& scores : branch.scores) branch.rows.push_back({scores, log_total(scores)});

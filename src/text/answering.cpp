@@ -189,12 +189,29 @@ LlamaDecoderOptions decoder_options(const std::vector<std::vector<Token>>& texts
   return with;
 }
 
-Reading read_all(const LlamaModel& model, const std::vector<Context>& contexts, std::size_t longest_question,
+/// The texts that are read before the questions: without context, and one a context. Where a question follows them
+/// directly and is to be healed, the token that all end with goes to the questions: texts are read without rows, and
+/// the first token of a question may be cut only after a row.
+std::vector<std::vector<Token>> texts_before(const Vocabulary& vocabulary, const std::vector<Context>& contexts,
+                                             const AnsweringOptions& options, std::vector<OpenPrompt>& asked) {
+  std::vector<std::vector<Token>> texts{empty_prompt(options.prompt, vocabulary)};
+  for (const Context& context : contexts) texts.push_back(context.tokens);
+  const auto follows = [](const OpenPrompt& open) { return open.tokens.empty() && !open.text.empty(); };
+  const auto ends_alike = [&](const std::vector<Token>& text) {
+    return !text.empty() && text.back() == texts.front().back();
+  };
+  if (options.heal.mode == HealMode::off || std::none_of(asked.begin(), asked.end(), follows) ||
+      !std::all_of(texts.begin(), texts.end(), ends_alike)) {
+    return texts;
+  }
+  for (OpenPrompt& open : asked) open.tokens.insert(open.tokens.begin(), texts.front().back());
+  for (std::vector<Token>& text : texts) text.pop_back();
+  return texts;
+}
+
+Reading read_all(const LlamaModel& model, const std::vector<std::vector<Token>>& texts, std::size_t longest_question,
                  bool several, int forks, const AnsweringOptions& options, int window, StateStore* store,
                  const Progress& progress, const AnsweringEvents& events) {
-  std::vector<std::vector<Token>> texts{empty_prompt(options.prompt, model.vocabulary())};
-  for (const Context& context : contexts) texts.push_back(context.tokens);
-
   const auto tail = static_cast<std::int64_t>(longest_question) + options.generate.max_tokens;
   Reading reading;
   reading.decoder = std::make_unique<LlamaDecoder>(
@@ -327,7 +344,7 @@ Healed heal_prompt(const Engine& engine, Branch branch, const OpenPrompt& open, 
   with.temperature = options.generate.temperature;
   with.seed = options.generate.seed;
   with.max_forks = forks;
-  with.keep_first = open.tokens.empty();  // documents were read without a row
+  with.keep_first = open.tokens.empty();  // then texts were read without a row
   with.spare_tokens = 1;                  // what chose the healed token is asked for below
   Healed healed{heal(engine.healer(), branch, open.tokens, open.text, with), {}};
   const HealResult& result = healed.result;
@@ -523,8 +540,9 @@ std::vector<Answer> answer_questions(const LlamaModel& model, const std::vector<
   for (const std::string& line : notes) {
     if (events.note) events.note(line);
   }
+  const std::vector<std::vector<Token>> texts = texts_before(model.vocabulary(), contexts, options, asked);
   const Reading reading =
-      read_all(model, contexts, longest, questions.size() > 1, forks, options, window, store, progress, events);
+      read_all(model, texts, longest + 1, questions.size() > 1, forks, options, window, store, progress, events);
   const double prefill_seconds = seconds_since(start);
 
   std::vector<Answer> answers;

@@ -96,7 +96,7 @@ class Follower {
       const auto best = best_next(t);
       // Read only where what ended could tip the choice: until then it waits for others, and all take one batch.
       if (!ended_.empty() && (!best || best->symbol == kEnd || !(best->lead > t.open))) {
-        if (!read_on()) return heaviest_ended();
+        if (!read_on()) return heaviest(t);
         continue;
       }
       if (!best) break;
@@ -104,8 +104,7 @@ class Follower {
       if (best->symbol == kEnd) break;
     }
     Tally t = tally();
-    const auto heaviest = agreement(1, t);
-    return heaviest || ended_.empty() ? heaviest : heaviest_ended();
+    return heaviest(t);
   }
 
  private:
@@ -177,8 +176,7 @@ class Follower {
     return t;
   }
 
-  /// The covering, or group of them, that holds all but a fraction of what is left; any fraction from 1 on: the
-  /// heaviest. `t` is what is left, and stays so.
+  /// The covering, or group of them, that holds all but a fraction of what is left. `t` is what is left, and stays so.
   std::optional<Covering> agreement(double but, Tally& t) {
     for (;; t = tally()) {
       if (t.positive == 1 && !t.ended.empty())  // whatever becomes of what ended
@@ -259,10 +257,19 @@ class Follower {
         most[best] -= next.weight;
         if (most[best] < second) break;
       }
-      if (own.looked == own.heavy.size()) most[best] = own.sure + own.light;
+      if (own.looked == own.heavy.size()) {
+        most[best] = own.sure + own.light;
+        // Where much turned out wrong the light ones are no small part any more: then they are looked at too.
+        double left = 0;
+        for (const double w : most) left += w;
+        if (own.light > 0 && most[best] >= second && (own.sure == 0 || own.light > unchecked_ * left)) {
+          tokens[best] = tokens_with(static_cast<char>(best), std::min(unchecked_ * left, own.light) / 2);
+          continue;
+        }
+      }
       if (most[best] < second || !(most[best] > 0)) continue;
       least_ = kWorthReading * unchecked_ * most[best];
-      return Best{best, std::max(own.sure, most[best] - unchecked_ * total) - second};
+      return Best{best, own.sure - second};
     }
   }
 
@@ -300,20 +307,24 @@ class Follower {
     return bundle.begin < bundle.end;
   }
 
-  /// Reads the rows after all coverings that ended and follows them as far as the text was; false if they do not fit.
+  /// Reads the rows after all coverings that ended and follows them as far as the text was; false if none fits.
   bool read_on() {
-    const std::vector<Ended> read = std::exchange(ended_, {});
+    std::vector<Ended> read, kept;
     std::vector<std::vector<Token>> tails;
-    for (const Ended& e : read) {
-      tails.push_back(nodes_[e.last.node].prefix.tail);
-      tails.back().push_back(token_of(e.last));
-      if (text_.trunk().fits(tails.back().size() + 1)) continue;
-      ended_ = read;
-      return false;
+    for (const Ended& e : ended_) {
+      std::vector<Token> tail = nodes_[e.last.node].prefix.tail;
+      tail.push_back(token_of(e.last));
+      const bool fits = text_.trunk().fits(tail.size() + 1);
+      (fits ? read : kept).push_back(e);
+      if (fits) tails.push_back(std::move(tail));
     }
-    std::vector<Weighed> weighed = text_.trunk().weigh(std::move(tails));
+    ended_ = std::move(kept);
+    if (read.empty()) return false;
+    std::vector<Weighed> weighed = text_.trunk().rows_after(std::move(tails));
     const std::span<const Token> all = vocabulary_.trie().starting_with("");
     for (std::size_t i = 0; i < read.size(); ++i) {
+      // As it was weighed before: the same tokens in another batch would round otherwise.
+      weighed[i].logprob = nodes_[read[i].last.node].prefix.with(token_of(read[i].last));
       weighed[i].at = nodes_[read[i].last.node].prefix.at + bytes_of(read[i].last).size();
       Bundle bundle{nodes_.size(), 0, all.size(), 0, read[i].group};
       add_node(std::move(weighed[i]), all);
@@ -324,10 +335,21 @@ class Follower {
     return true;
   }
 
-  Covering heaviest_ended() const {
-    const auto best = std::max_element(ended_.begin(), ended_.end(),
-                                       [](const Ended& a, const Ended& b) { return a.last.weight < b.last.weight; });
-    return groups_[static_cast<std::size_t>(best->group)];
+  /// The heaviest covering, or group of them, where no more can be read.
+  std::optional<Covering> heaviest(Tally& t) {
+    for (;; t = tally()) {
+      int best = -1;
+      double most = t.heaviest.weight;
+      for (const auto& [group, w] : t.groups) t.ended[group] += w;
+      for (const auto& [group, w] : t.ended) {
+        if (!(w > most)) continue;
+        most = w;
+        best = group;
+      }
+      if (best >= 0) return groups_[static_cast<std::size_t>(best)];
+      if (!(most > 0)) return std::nullopt;
+      if (canonical(t.heaviest)) return covering(t.heaviest);
+    }
   }
 
   CoveredText& text_;

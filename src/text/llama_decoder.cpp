@@ -25,7 +25,8 @@ using Context = std::unique_ptr<llama_context, FreeContext>;
 
 constexpr std::int64_t kCellPad = 256;  // llama.cpp rounds caches up to this
 constexpr int kMinBatch = 2048;         // tokens handed to one llama_decode, which cuts them into chunks itself
-constexpr int kMinRows = 32;            // rows kept even where fewer branches live, for texts read with Rows::all
+constexpr int kMinRows = 64;            // rows kept even where fewer branches live, for texts read with Rows::all
+constexpr int kMostShared = 512;        // tokens that branches share at a time, about
 
 std::uint32_t pad_cells(std::int64_t cells) {
   return static_cast<std::uint32_t>((cells + kCellPad - 1) / kCellPad * kCellPad);
@@ -277,7 +278,9 @@ int LlamaDecoder::length(Branch branch) const {
 
 bool LlamaDecoder::shares() const {
   const llama_model* model = state_->model.state_->model.get();
-  return !state_->options.streams && !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
+  if (state_->options.streams || llama_model_is_recurrent(model) || llama_model_is_hybrid(model)) return false;
+  // llama.cpp gives no shared cell back when it slides out of the window: there must be room for all of them.
+  return !state_->slides() || llama_model_n_swa(model) * state_->options.max_branches >= kMostShared;
 }
 
 Branch LlamaDecoder::open() { return state_->take_branch("LlamaDecoder::open"); }

@@ -62,6 +62,7 @@ void NbceDecoder::extend(std::span<const Extension> extensions) {
   std::vector<Extension> inner;
   inner.reserve(extensions.size() * (contexts_ + 1));
   for (const Extension& e : extensions) {
+    if (!e.also.empty()) throw std::invalid_argument("[NbceDecoder::extend] branches of this decoder share no tokens");
     for (const Branch member : group(e.branch, "NbceDecoder::extend").members)
       inner.push_back({member, e.tokens, e.rows});
   }

@@ -233,7 +233,8 @@ TextScore score_exactly(Decoder& decoder, Branch branch, std::span<const Token> 
       throw std::invalid_argument("[score_continuation] the decoder keeps less than three branches");
     try {
       Reader reader(decoder, fork, skip > 0 ? std::span<const Token>() : before, text, with, true, skip);
-      const TextScore bounds = bounds_of(mass_of(reader.text, options.unchecked));
+      // Both masses have their bound: the quotient has that of both together.
+      const TextScore bounds = bounds_of(mass_of(reader.text, options.unchecked / 2));
       decoder.close(fork);
       return bounds;
     } catch (...) {
@@ -259,7 +260,7 @@ struct Begun {
 /// Sums over the token sequences that spell `target`, of which the first `forced` bytes were dropped from the prompt:
 /// until they are spelled only tokens count that agree with them, renormalised. `parts` as in heal_back.
 TextScore sum_over_sequences(Trunk& trunk, const std::string& target, std::size_t forced, bool parts, double unchecked,
-                             int most) {
+                             int most, const std::stop_token& stop) {
   const Vocabulary& vocabulary = trunk.decoder().vocabulary();
   std::vector<Begun> open{{}};
   double found = kNever, given_up = kNever;  // logarithms: long continuations have probabilities that no double has
@@ -274,6 +275,7 @@ TextScore sum_over_sequences(Trunk& trunk, const std::string& target, std::size_
   };
   const auto limit = static_cast<std::size_t>(most);
   for (std::size_t expanded = 0; !open.empty() && expanded < limit && open_mass() > std::log(unchecked) + found;) {
+    if (stop.stop_requested()) throw Interrupted();
     std::stable_sort(open.begin(), open.end(),
                      [&](const Begun& a, const Begun& b) { return priority(a) > priority(b); });
     const std::size_t count = std::min({open.size(), kTogether, limit - expanded});
@@ -339,7 +341,7 @@ TextScore score_continuation(Decoder& decoder, Branch branch, std::span<const To
   Trunk trunk(decoder, branch, options.max_forks);
   trunk.grow(certain);
   return sum_over_sequences(trunk, std::string(back.bytes).append(continuation), back.bytes.size(),
-                            options.mode == HealMode::back, options.unchecked, options.most_sequences);
+                            options.mode == HealMode::back, options.unchecked, options.most_sequences, options.stop);
 }
 
 }  // namespace tuiqiao

@@ -30,7 +30,8 @@ struct Extension {
   std::span<const Token> tokens;
   Rows rows = Rows::last;
   /// Forks of `branch` that hold the same text: they get the tokens too, at no cost and without rows, and may be named
-  /// again further on in the same call, to go on from there. Only where Decoder::shares().
+  /// again further on in the same call, to go on from there. Only where Decoder::shares(); that their texts are the
+  /// same, and not of the same length only, is the caller's duty. Some 500 tokens at a time are safe for every model.
   std::span<const Branch> also = {};
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,6 +50,8 @@ struct HealOptions {
   int spare_tokens = 0;
   /// Token sequences that score_continuation goes on from at most, at least 1; the bounds tell what is left open.
   int most_sequences = 512;
+  /// Asked by score_continuation before each batch: a stop throws Interrupted. Default: never stops.
+  std::stop_token stop = {};
 };
 
 /// Throws: std::invalid_argument "[heal] FIELD = VALUE ..." on a field outside its domain. Every function here does so.
@@ -140,9 +143,10 @@ struct TextScore {
 TextScore score_text(Decoder& decoder, Branch branch, std::span<const Token> before, std::string_view text,
                      const HealOptions& options);
 /// Log-probability that what is generated after the prompt begins with `continuation`. `exact`: P(both) / P(prompt), by
-/// coverings. `off`, `one` and `back`: summed over the token sequences that spell it, as generation at temperature 1
-/// would draw them (the branch is extended by what is sure); the search ends where all that is left open has less than
-/// options.unchecked of the probability found, or after options.most_sequences; the bounds differ by what is left.
+/// coverings, each with half of options.unchecked, so that the bounds differ by a fraction of that. `off`, `one` and
+/// `back`: summed over the token sequences that spell it, as generation at temperature 1 would draw them (the branch is
+/// extended by what is sure); the search ends where all that is left open has less than options.unchecked of the
+/// probability found, or after options.most_sequences; the bounds differ by what is left.
 TextScore score_continuation(Decoder& decoder, Branch branch, std::span<const Token> before, std::string_view prompt,
                              std::string_view continuation, const HealOptions& options);
 

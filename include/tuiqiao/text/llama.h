@@ -106,7 +106,7 @@ class LlamaDecoder final : public Decoder {
   int max_branches() const override;
   int window() const override;
   int length(Branch branch) const override;
-  /// In one cache for all branches, unless the model is recurrent or a hybrid of such.
+  /// In one cache for all branches, unless the model is recurrent or a hybrid of such, or slides over a small window.
   bool shares() const override;
   Branch fork(Branch branch) override;
   void close(Branch branch) override;
