@@ -92,7 +92,7 @@ class Follower {
   std::optional<Covering> run() {
     while (followed_.size() < kMostBytes) {
       Tally t = tally();
-      if (const auto agreed = agreement(unchecked_, t)) return agreed;
+      if (auto agreed = agreement(unchecked_, t)) return agreed;
       const auto best = best_next(t);
       // Read only where what ended could tip the choice: until then it waits for others, and all take one batch.
       if (!ended_.empty() && (!best || best->symbol == kEnd || !(best->lead > t.open))) {
