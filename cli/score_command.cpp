@@ -66,7 +66,7 @@ LlamaDecoder make_decoder(const LlamaModel& model, const Arguments& arguments, s
   with.window = static_cast<int>(tokens) + kSpareTokens;
   // Forks share what they have in common, but for the window of layers that slide.
   with.cells = with.window + std::int64_t{kForks + 2} * (std::min(with.window, model.sliding_window()) + kSpareTokens) +
-               std::int64_t{8} * std::min(with.window, 512);  // of sequences that many tokens spell
+               std::int64_t{8} * std::min(with.window, HealOptions().most_sequences);  // of those read on together
   with.threads = arguments.threads;
   return {model, with};
 }
