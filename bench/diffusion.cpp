@@ -4,6 +4,7 @@
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -119,7 +120,7 @@ struct Network {
   }
   Tensor forward() const { return net.forward(x, t); }
   void train() const {
-    const at::AutoGradMode grad(true);
+    const c10::AutoGradMode grad(true);
     for (const auto& [name, weight] : net.parameters()) {
       weight.requires_grad_(true);
       weight.mutable_grad() = Tensor();
@@ -231,7 +232,7 @@ json bench_sampler(const UNetConfig& config) {
 }
 
 int run(const std::string& out) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const char* threads = std::getenv("TUIQIAO_THREADS");
   at::set_num_threads(threads != nullptr ? std::atoi(threads) : 2);
   const double load = bench::warn_of_load();

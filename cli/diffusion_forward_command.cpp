@@ -1,6 +1,7 @@
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <stdexcept>
@@ -45,7 +46,7 @@ int run(const Arguments& a) {
   const NpyArray array = read_npy(a.x);
   if (array.shape.size() != 4)
     throw Error(fmt::format("{}: {} sides; [B, C, H, W] is wanted", a.x, array.shape.size()));
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const at::Device device = net.device();
   const at::Tensor x = at::tensor(at::ArrayRef<double>(array.values)).to(at::kFloat).reshape(array.shape);
   const std::vector<double> t = for_rows(a.t, array.shape[0], "--t");

@@ -1,6 +1,7 @@
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -46,7 +47,7 @@ constexpr Shape kShapes[] = {{1, 1, 1, 2},   {3, 3, 5, 7},   {7, 1, 3, 3},    {3
 
 class GroupNormSilu : public testing::Test {
  protected:
-  const at::NoGradGuard no_grad_;
+  const c10::NoGradGuard no_grad_;
 };
 
 TEST_F(GroupNormSilu, IsGroupNormAndSilu) {
@@ -101,7 +102,7 @@ TEST_F(GroupNormSilu, KeepsNanAndWhatIsFarOut) {
 }
 
 TEST_F(GroupNormSilu, HasTheGradientsOfBoth) {
-  const at::AutoGradMode with_gradients(true);
+  const c10::AutoGradMode with_gradients(true);
   for (const Shape& shape : kShapes) {
     for (const bool activate : {false, true}) {
       for (const bool shifted : {false, true}) {
@@ -124,7 +125,7 @@ TEST_F(GroupNormSilu, HasTheGradientsOfBoth) {
 }
 
 TEST_F(GroupNormSilu, HasGradientsThroughBfloat16) {
-  const at::AutoGradMode with_gradients(true);
+  const c10::AutoGradMode with_gradients(true);
   Inputs in = inputs_of(24, 6, 5);
   const Tensor x = in.x.to(at::kBFloat16).requires_grad_(true), up = at::randn(in.x.sizes()).to(at::kBFloat16);
   const GroupNormOptions options{4, 1e-5, true, true};
@@ -136,7 +137,7 @@ TEST_F(GroupNormSilu, HasGradientsThroughBfloat16) {
 }
 
 TEST_F(GroupNormSilu, RefusesSecondDerivatives) {
-  const at::AutoGradMode with_gradients(true);
+  const c10::AutoGradMode with_gradients(true);
   Inputs in = inputs_of(8, 4, 4);
   in.x.requires_grad_(true);
   const Tensor y = group_norm_silu(in.x, {}, in.weight, in.bias, {});
@@ -144,7 +145,7 @@ TEST_F(GroupNormSilu, RefusesSecondDerivatives) {
 }
 
 TEST_F(GroupNormSilu, SumIsOneOfFloat32) {
-  const at::AutoGradMode with_gradients(true);
+  const c10::AutoGradMode with_gradients(true);
   const Tensor a = at::randn({2, 5, 3, 3}).requires_grad_(true);
   const Tensor b = at::randn({2, 5, 3, 3}).to(at::kBFloat16).requires_grad_(true);
   const Tensor sum = sum_of(a, b), up = at::randn(sum.sizes());

@@ -1,6 +1,7 @@
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -31,7 +32,7 @@ UNetConfig small(int groups) {
 /// With random weights everywhere.
 UNet network(int groups = 1) {
   UNet net(small(groups), 1);
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (std::size_t i = 0; i < net.parameters().size(); ++i) {
     Tensor weight = net.parameters()[i].second;
     std::vector<double> values(static_cast<std::size_t>(weight.numel()));
@@ -50,7 +51,7 @@ Tensor image(std::uint64_t seed) {
 }
 
 Tensor answer(const UNet& net) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   return net.forward(image(3), at::full({2}, 500.0F, at::kFloat));
 }
 

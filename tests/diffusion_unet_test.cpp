@@ -2,6 +2,7 @@
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -78,7 +79,7 @@ class Unet : public testing::Test {
   }
 
   fs::path folder;
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
 };
 
 TEST_F(Unet, AnswersAsDiffusersDoes) {
@@ -185,7 +186,7 @@ TEST_F(Unet, CloneIsApart) {
 
 TEST_F(Unet, GradientsAreThoseOfPyTorch) {
   const Case want("plain");
-  const at::AutoGradMode grad(true);
+  const c10::AutoGradMode grad(true);
   const UNet net = UNet::load(kCases / "plain");
   for (const auto& [name, tensor] : net.parameters()) tensor.requires_grad_(true);
   const Tensor loss = (net.forward(want["x"], want["t"]) - want["noise"]).square().mean();
@@ -206,7 +207,7 @@ TEST_F(Unet, ConvolvesInBfloat16WhereThatIsAskedFor) {
   EXPECT_GT(error, 1e-5);
   EXPECT_LT(error, 0.02 * want["output"].abs().max().item<double>());
   EXPECT_LT(difference(net.clone().forward(want["x"], want["t"]), want["output"]), 1e-5);
-  const at::AutoGradMode grad(true);
+  const c10::AutoGradMode grad(true);
   for (const auto& [name, tensor] : net.parameters()) tensor.requires_grad_(true);
   (net.forward(want["x"], want["t"]) - want["noise"]).square().mean().backward();
   for (const auto& [name, tensor] : net.parameters()) {
@@ -356,7 +357,7 @@ TEST(NetworkDenoiser, DoesPartsOfABatchSideBySide) {
   config.num_class_embeds = 3;
   DiffusionModel model{UNet(config, 3), {}, 1, 8, 8};
   at::manual_seed(4);
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (const auto& [name, tensor] : model.net.parameters()) tensor.add_(at::randn_like(tensor), 0.05);
   constexpr std::size_t kRows = 37, kSize = 64;
   std::vector<double> x(kRows * kSize), all(x.size()), again(x.size());

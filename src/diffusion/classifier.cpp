@@ -3,6 +3,7 @@
 #include "tuiqiao/diffusion/classifier.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -97,7 +98,7 @@ Classifier Classifier::load(const fs::path& file) {
 }
 
 void Classifier::save(const fs::path& file) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   std::map<std::string, SafetensorsTensor> tensors;
   for (auto& [name, tensor] : parts_->weights) {
     tensor = tensor.detach().to(at::kBFloat16).to(at::kFloat).contiguous();
@@ -174,7 +175,7 @@ Classifier Classifier::train(const Images& images, std::span<const std::uint8_t>
     }
     const Tensor features = at::dropout(parts->features(batch_of(images, rows)), options.dropout, true);
     at::cross_entropy_loss(parts->logits(features), truth).backward();
-    const at::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     const double rate = options.learning_rate / 2 *
                         (1 + std::cos(std::numbers::pi * static_cast<double>(step) / static_cast<double>(steps)));
     const double bias1 = 1 - std::pow(kBeta1, step + 1), bias2 = 1 - std::pow(kBeta2, step + 1);
@@ -195,7 +196,7 @@ Classifier Classifier::train(const Images& images, std::span<const std::uint8_t>
 
 std::vector<float> Classifier::features(const Images& images, const Progress& progress) const {
   check("features", images);
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   std::vector<float> all;
   for (std::int64_t from = 0; from < images.count; from += kBatch) {
     progress.step("looking at images", from, images.count);
@@ -208,7 +209,7 @@ std::vector<float> Classifier::features(const Images& images, const Progress& pr
 }
 
 std::vector<std::uint8_t> Classifier::classes(const Images& images, const Progress& progress) const {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   std::vector<float> rows = features(images, progress);
   const Tensor best = parts_->logits(at::from_blob(rows.data(), {images.count, kFeatures}, at::kFloat)).argmax(1);
   std::vector<std::uint8_t> found;

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <stdexcept>
@@ -61,7 +62,7 @@ class GroupNorm : public torch::autograd::Function<GroupNorm> {
   }
 
   static torch::autograd::variable_list backward(Context* context, const torch::autograd::variable_list& upper) {
-    if (at::GradMode::is_enabled()) throw std::logic_error("[group_norm_silu] has no second derivatives");
+    if (c10::GradMode::is_enabled()) throw std::logic_error("[group_norm_silu] has no second derivatives");
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &shift = saved[1], &weight = saved[2], &bias = saved[3];
     const Tensor &mean = saved[4], &rate = saved[5], above = upper[0].contiguous(kLayout);

@@ -3,6 +3,7 @@
 #include "tuiqiao/diffusion/model.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <cmath>
@@ -173,7 +174,7 @@ std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<s
     const std::int64_t rows = static_cast<std::int64_t>(x.size()) / model.size();
     const auto size = static_cast<std::size_t>(model.size()), made = output.size() / static_cast<std::size_t>(rows);
     for_parts(rows, model.net.device().is_cpu(), [&](std::int64_t, std::int64_t from_row, std::int64_t rows_of_part) {
-      const at::NoGradGuard no_grad;
+      const c10::NoGradGuard no_grad;
       const auto from = static_cast<std::size_t>(from_row), count = static_cast<std::size_t>(rows_of_part);
       const auto labels = classes.empty() ? std::span<const std::int64_t>() : std::span(classes).subspan(from, count);
       const at::Tensor in = images_tensor(model, x.subspan(from * size, count * size));

@@ -3,6 +3,7 @@
 #include "tuiqiao/diffusion/skip_tuning.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -98,7 +99,7 @@ std::unique_ptr<Denoiser> skip_tuned(DiffusionModel& model, const SkipTuning& tu
 
 std::vector<double> skip_effects(UNet& net, const Tensor& x, const Tensor& t, const Tensor& classes) {
   constexpr double kRho = 0.9;
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const int skips = net.skips();
   // What comes up to the next joint is what the block before it made; behind the last joint is the network's output.
   const auto made = [&](int scaled, double rho) {

@@ -3,6 +3,7 @@
 #include "tuiqiao/diffusion/training.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -118,7 +119,7 @@ class Batch {
   double mean_loss(const UNet& net) const {
     std::vector<double> losses(static_cast<std::size_t>(count()));
     for_parts(count(), net.device().is_cpu(), [&](std::int64_t part, std::int64_t from, std::int64_t count) {
-      const at::NoGradGuard no_grad;
+      const c10::NoGradGuard no_grad;
       losses[static_cast<std::size_t>(part)] = loss(net, from, count).item<double>();
     });
     return std::accumulate(losses.begin(), losses.end(), 0.0);
@@ -215,7 +216,7 @@ struct Trainer::State {
     std::vector<double> losses(static_cast<std::size_t>(batch.count()));
     std::vector<std::vector<Tensor>> gradients(losses.size());
     const auto find = [&](std::int64_t part, std::int64_t from, std::int64_t count) {
-      const at::AutoGradMode with_gradients(true);
+      const c10::AutoGradMode with_gradients(true);
       const Tensor loss = batch.loss(net, from, count);
       losses[static_cast<std::size_t>(part)] = loss.item<double>();
       gradients[static_cast<std::size_t>(part)] = torch::autograd::grad({loss}, parameters);
@@ -234,7 +235,7 @@ struct Trainer::State {
   void for_each_parameter(const std::function<void(std::size_t)>& work) const {
     at::parallel_for(0, static_cast<std::int64_t>(net.parameters().size()), device.is_cpu() ? 1 : kAll,
                      [&](std::int64_t first, std::int64_t last) {
-                       const at::NoGradGuard no_grad;
+                       const c10::NoGradGuard no_grad;
                        for (std::int64_t i = first; i < last; ++i) work(static_cast<std::size_t>(i));
                      });
   }
@@ -273,7 +274,7 @@ void Trainer::start_from(const UNet& net) {
     if (key != "sample_size" && key != "dropout" && given[key] != value)
       refuse(fmt::format("{} is {}, not {}", key, given[key].dump(), value.dump()));
   }
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (std::size_t i = 0; i < net.parameters().size(); ++i) {
     s.net.parameters()[i].second.copy_(net.parameters()[i].second);
     s.average.parameters()[i].second.copy_(net.parameters()[i].second);
@@ -352,7 +353,7 @@ void Trainer::load(const std::filesystem::path& file) {
       refuse(fmt::format("was trained with {} = {}, not {}", key,
                          was.is_object() && was.contains(key) ? was[key].dump() : "nothing", value.dump()));
   }
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const auto get = [&](const std::string& name, const Tensor& into) {
     if (saved.at(name).shape != into.sizes().vec()) refuse(fmt::format("tensor '{}' has another shape", name));
     Tensor values = at::empty(into.sizes(), at::kFloat);
@@ -378,7 +379,7 @@ DiffusionModel Trainer::averaged() const {
 void Trainer::export_model(const std::filesystem::path& folder, const std::string& type) const {
   const State& s = *state_;
   UNet net(s.options.network);  // with the images' size in its configuration
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (std::size_t i = 0; i < net.parameters().size(); ++i)
     net.parameters()[i].second.copy_(s.average.parameters()[i].second.cpu());
   net.save(folder, type);
@@ -392,7 +393,7 @@ double validation_loss(const DiffusionModel& model, Weighting weighting, const I
     throw std::invalid_argument(fmt::format("[validation_loss] {} images of {} numbers, {} draws, for a model of {}",
                                             count, images.size(), draws, model.size()));
   const Schedule schedule = model.process.schedule();
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   double sum = 0;
   std::vector<double> noise(static_cast<std::size_t>(images.size()));
   constexpr std::int64_t kBatch = 64, kScatter = 7919;  // a prime, so that neighbours in time are other images

@@ -3,6 +3,7 @@
 #include "tuiqiao/diffusion/unet.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -284,7 +285,7 @@ at::Device UNet::device() const { return parts_->named.front().second.device(); 
 
 UNet UNet::clone() const {
   UNet copy(config());
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (std::size_t i = 0; i < parts_->named.size(); ++i)
     copy.parts_->named[i].second.copy_(parts_->named[i].second.cpu());
   copy.to(device());
@@ -295,7 +296,7 @@ UNet UNet::load(const std::filesystem::path& folder) {
   UNet net(read_unet_config(folder / "config.json"));
   const std::filesystem::path file = folder / "diffusion_pytorch_model.safetensors";
   const SafetensorsFile weights(file);
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   std::map<std::string, bool> used;
   for (auto& [name, tensor] : net.parts_->named) {
     const bool older = !weights.tensors().contains(name) && weights.tensors().contains(older_name(name));

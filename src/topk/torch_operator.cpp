@@ -2,6 +2,7 @@
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -151,8 +152,8 @@ std::tuple<Tensor, Tensor, Tensor> call_vjp(const Tensor& x, const Tensor& rows,
 
 /// The gradient by way of the plain tensor code, which autograd differentiates, and again where it is to.
 std::vector<Tensor> differentiated(const std::vector<Tensor>& inputs, const Tensor& v, TopkMethod method) {
-  const bool again = at::GradMode::is_enabled();
-  const at::AutoGradMode recording(true);
+  const bool again = c10::GradMode::is_enabled();
+  const c10::AutoGradMode recording(true);
   std::vector<Tensor> here, wanted, gradients(inputs.size());
   for (const Tensor& input : inputs) {
     // A view leaves the hooks of the input alone.
@@ -185,7 +186,7 @@ struct SmoothTopkFunction : torch::autograd::Function<SmoothTopkFunction> {
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &k = saved[1], &tau = saved[2], &rows = saved[3];
     const std::string method = context->saved_data["method"].toStringRef();
-    if (!at::GradMode::is_enabled() && x.is_cpu()) {
+    if (!c10::GradMode::is_enabled() && x.is_cpu()) {
       const auto [in_x, in_k, in_tau] = call_vjp(x, rows, outer[0], method);
       return {in_x, in_k, in_tau, Tensor()};
     }
