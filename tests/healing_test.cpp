@@ -590,5 +590,35 @@ TEST(HealingModes, FindsChineseWordsOfOneToken) {
   EXPECT_EQ(words.ways[1].bytes, "云山");
 }
 
+TEST(HealingModes, ReadsAheadWhatMayEndNext) {
+  LearntOptions with;
+  with.characters = true;
+  for (const std::string word : {"白云", "机场"}) add_word(with.given, word);
+  with.given.insert(with.given.end(), {{"白云", "山"}, {"白云山", "机场"}});
+  const LearntVocabulary learnt({"白云山机场"}, with);
+  // Followed byte by byte, 白云 ends first, then 白云山, each beside a longer word that is not much less probable.
+  TableDecoder decoder(
+      [&](std::span<const Token> text) {
+        std::vector<double> p(static_cast<std::size_t>(learnt.vocabulary()->size()), 1e-9);
+        const auto at = [&](const std::string& word) -> double& {
+          return p[static_cast<std::size_t>(learnt.id(word))];
+        };
+        if (text.size() == 1) {
+          at("白云") = 0.4;
+          at("白云山") = 0.4;
+          at("白云山机场") = 0.2;
+        } else {
+          at("白") = 0.4;
+          p[static_cast<std::size_t>(learnt.end())] = 0.6;
+        }
+        return p;
+      },
+      16, 64, learnt.vocabulary());
+  const HealResult result = heal(decoder, decoder.open(), std::array{learnt.begin()}, "白", {});
+  EXPECT_EQ(result.bytes, "云山");
+  EXPECT_EQ(result.statistics.batches,
+            2);  // the prefixes of the prompt, which this decoder does not share, and one more
+}
+
 }  // namespace
 }  // namespace tuiqiao

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -59,8 +60,8 @@ struct Next {
   std::size_t at = kNoToken;
 };
 
-/// A covering that ends where `from` bytes were followed. What comes after it was not read: of its weight, any part may
-/// go to any byte that follows.
+/// A covering that ends where `from` bytes were followed. While what comes after it is not read, any part of its weight
+/// may go to any byte that follows.
 struct Ended {
   Next last;
   int group = 0;
@@ -286,6 +287,7 @@ class Follower {
       if (narrow(bundle, followed_.size())) kept.push_back(bundle);
     }
     bundles_ = std::move(kept);
+    open_read();
   }
 
   /// Narrows a bundle by the last of the first `bytes` followed; what ends there goes to those that ended. Whether any
@@ -307,32 +309,82 @@ class Follower {
     return bundle.begin < bundle.end;
   }
 
-  /// Reads the rows after all coverings that ended and follows them as far as the text was; false if none fits.
+  /// Reads the rows after all coverings that ended, and after those that are likely to, in one batch; false if none
+  /// fits.
   bool read_on() {
-    std::vector<Ended> read, kept;
+    std::vector<Next> read;
     std::vector<std::vector<Token>> tails;
-    for (const Ended& e : ended_) {
-      std::vector<Token> tail = nodes_[e.last.node].prefix.tail;
-      tail.push_back(token_of(e.last));
-      const bool fits = text_.trunk().fits(tail.size() + 1);
-      (fits ? read : kept).push_back(e);
-      if (fits) tails.push_back(std::move(tail));
-    }
-    ended_ = std::move(kept);
+    const auto add = [&](const Next& next) {
+      std::vector<Token> tail = nodes_[next.node].prefix.tail;
+      tail.push_back(token_of(next));
+      if (!text_.trunk().fits(tail.size() + 1)) return;
+      read.push_back(next);
+      tails.push_back(std::move(tail));
+    };
+    for (const Ended& e : ended_) add(e.last);
     if (read.empty()) return false;
+    for (const Next& next : likely_to_end()) {
+      if (read.size() < text_.trunk().forks()) add(next);
+    }
     std::vector<Weighed> weighed = text_.trunk().rows_after(std::move(tails));
-    const std::span<const Token> all = vocabulary_.trie().starting_with("");
     for (std::size_t i = 0; i < read.size(); ++i) {
       // As it was weighed before: the same tokens in another batch would round otherwise.
-      weighed[i].logprob = nodes_[read[i].last.node].prefix.with(token_of(read[i].last));
-      weighed[i].at = nodes_[read[i].last.node].prefix.at + bytes_of(read[i].last).size();
-      Bundle bundle{nodes_.size(), 0, all.size(), 0, read[i].group};
-      add_node(std::move(weighed[i]), all);
+      weighed[i].logprob = nodes_[read[i].node].prefix.with(token_of(read[i]));
+      weighed[i].at = nodes_[read[i].node].prefix.at + bytes_of(read[i]).size();
+      after_[{read[i].node, read[i].at}] = nodes_.size();
+      add_node(std::move(weighed[i]), vocabulary_.trie().starting_with(""));
+    }
+    open_read();
+    return true;
+  }
+
+  /// Tokens that will end next if the text goes on with them, the few that are not light beside what ended, and those
+  /// that end on the way there.
+  std::vector<Next> likely_to_end() {
+    constexpr std::size_t kMost = 2;
+    constexpr double kNotLight = 1.0 / 32;
+    double ended = 0;
+    for (const Ended& e : ended_) ended += e.last.weight;
+    struct Coming {
+      Next next;
+      std::string_view bytes;  // that are not spelled yet
+    };
+    std::vector<Coming> coming;
+    for (const Bundle& bundle : bundles_) {
+      for (std::size_t at = bundle.begin; at < bundle.end; ++at) {
+        const Next next{nodes_[bundle.node].weights[at], bundle.node, at};
+        if (!(next.weight > kNotLight * ended) || after_.contains({bundle.node, at})) continue;
+        coming.push_back({next, bytes_of(next).substr(bundle.depth)});
+      }
+    }
+    std::stable_sort(coming.begin(), coming.end(),
+                     [](const Coming& a, const Coming& b) { return a.next.weight > b.next.weight; });
+    std::vector<Coming> likely;
+    std::vector<Next> read;
+    for (const Coming& c : coming) {
+      const bool on_the_way = std::any_of(likely.begin(), likely.end(), [&](const Coming& to) {
+        return to.bytes.starts_with(c.bytes) && c.next.weight > kNotLight * to.next.weight;
+      });
+      if ((!on_the_way && likely.size() == kMost) || !canonical(c.next)) continue;
+      if (!on_the_way) likely.push_back(c);
+      read.push_back(c.next);
+    }
+    return read;
+  }
+
+  /// Follows what comes after coverings that ended and were read, as far as the text was followed.
+  void open_read() {
+    const auto is_read = [&](const Ended& e) { return after_.contains({e.last.node, e.last.at}); };
+    const auto first = std::stable_partition(ended_.begin(), ended_.end(), std::not_fn(is_read));
+    const std::vector<Ended> read(first, ended_.end());
+    ended_.erase(first, ended_.end());
+    for (const Ended& e : read) {
+      const std::size_t node = after_.at({e.last.node, e.last.at});
+      Bundle bundle{node, 0, nodes_[node].tokens.size(), 0, e.group};
       bool left = true;
-      for (std::size_t at = read[i].from; left && at < followed_.size(); ++at) left = narrow(bundle, at + 1);
+      for (std::size_t at = e.from; left && at < followed_.size(); ++at) left = narrow(bundle, at + 1);
       if (left) bundles_.push_back(bundle);
     }
-    return true;
   }
 
   /// The heaviest covering, or group of them, where no more can be read.
@@ -360,8 +412,9 @@ class Follower {
   std::vector<Bundle> bundles_;
   std::vector<Covering> groups_;
   std::vector<Ended> ended_;
-  std::string followed_;  // bytes beyond the text
-  double least_ = 0;      // weight that is worth a look at what follows
+  std::map<std::pair<std::size_t, std::size_t>, std::size_t> after_;  // node after a node's token, where it was read
+  std::string followed_;                                              // bytes beyond the text
+  double least_ = 0;                                                  // weight that is worth a look at what follows
 };
 
 }  // namespace

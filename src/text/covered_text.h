@@ -49,6 +49,8 @@ class Trunk {
 
   Decoder& decoder() const { return decoder_; }
   Branch branch() const { return branch_; }
+  /// Tails that one batch can weigh at most.
+  std::size_t forks() const { return forks_; }
   /// Calls of the decoder beyond those that made the branch grow.
   int batches() const { return batches_; }
 
