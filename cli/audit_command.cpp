@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -94,10 +95,16 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
   const CertificateSubject subject = read_certificate_subject(a.verify);
   AuditSourceOptions options = a.source;
   options.words = false;
-  if (options.tensor.empty() && !subject.tensor.ends_with(".npy")) options.tensor = subject.tensor;
-  const bool chosen = options.norm.has_value();
-  if (!chosen) options.norm = subject.norm;
+  if (!subject.tensor.ends_with(".npy")) options.tensor_otherwise = subject.tensor;
+  options.norm_otherwise = subject.norm;
   const AuditSource source = read_audit_source(options);
+  // What is proven is what is asked for, not what the certificates would like to be asked.
+  if (source.head.norm != subject.norm)
+    throw Error(fmt::format("{}: of norm {}; {} has norm {} (--norm {} asks for the other)", a.verify,
+                            name(subject.norm), a.source.file, name(source.head.norm), name(subject.norm)));
+  if (!subject.tensor.empty() && !source.head.tensor.empty() && subject.tensor != source.head.tensor)
+    throw Error(fmt::format("{}: of tensor {}; the output layer of {} is {} (--tensor {} asks for the other)", a.verify,
+                            subject.tensor, a.source.file, source.head.tensor, subject.tensor));
   if (a.has_radius && (!subject.has_ball || subject.norm != HeadNorm::none || subject.radius != a.radius))
     throw Error(fmt::format("{}: {}, not --radius {}", a.verify,
                             subject.has_ball ? fmt::format("of radius {}", subject.radius) : "of no ball", a.radius));
@@ -109,7 +116,10 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
   const auto faults = static_cast<std::int64_t>(found.faults.size());
   const std::int64_t unknown = found.counts[static_cast<int>(Verdict::unknown)];
   if (a.json) {
-    ordered_json json = {{"verified", a.verify}, {"classes", subject.classes}, {"count", subject.count}};
+    ordered_json json = {
+        {"verified", a.verify},       {"tensor", source.head.tensor},
+        {"norm", name(subject.norm)}, {"radius", subject.has_ball ? ordered_json(subject.radius) : ordered_json()},
+        {"classes", subject.classes}, {"count", subject.count}};
     for (int v = 0; v < 4; ++v) json[std::string(name(static_cast<Verdict>(v)))] = found.counts[v];
     json["faults"] = ordered_json::array();
     for (const CertificateFault& fault : found.faults)
@@ -121,8 +131,9 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
     AuditFrame frame;
     frame.has_ball = subject.has_ball;
     frame.radius = subject.radius;
-    std::string text = fmt::format("{}: {} of {} classes, {}\n", a.verify, subject.count, subject.classes,
-                                   domain_of(source.head, frame));
+    std::string text =
+        fmt::format("{}: {} of {} classes{}{}, {}\n", a.verify, subject.count, subject.classes,
+                    source.head.tensor.empty() ? "" : " of ", source.head.tensor, domain_of(source.head, frame));
     for (int v = 0; v < 4; ++v)
       text += fmt::format("  {:<14} {}\n", fmt::format("{}:", name(static_cast<Verdict>(v))), found.counts[v]);
     text +=
@@ -212,13 +223,22 @@ int run(Arguments& a, const std::stop_token& stop) {
   if (!a.norm.empty()) a.source.norm = head_norm_from_name(a.norm);
   if (a.brute && a.verify.empty()) throw std::invalid_argument("[audit] --brute belongs to --verify");
   if (!a.shard.empty() && a.out.empty()) throw std::invalid_argument("[audit] --shard wants --out");
+  if (!a.mask.empty() && !(a.ids.empty() && a.shard.empty()))
+    throw std::invalid_argument("[audit] --mask is about all tokens: without --ids and --shard");
   if (!a.shard.empty() && !a.ids.empty()) throw std::invalid_argument("[audit] --shard and --ids exclude each other");
   const MpiWorld world;
   if (world.size() == 1) return a.verify.empty() ? run_audit(a, stop, world) : run_verify(a, stop);
-  const int code = carry_out([&] {
+  // Whatever ends one process must end the others, which would wait for it.
+  const int code = carry_out([&]() -> int {
     if (a.out.empty() || !a.verify.empty() || !a.shard.empty() || !a.ids.empty())
       throw std::invalid_argument("[audit] under mpirun: --out, and neither --verify, --shard nor --ids");
-    return run_audit(a, stop, world);
+    try {
+      return run_audit(a, stop, world);
+    } catch (const std::filesystem::filesystem_error& error) {
+      throw Error(fmt::format("{}: {}", error.path1().string(), error.code().message()));
+    } catch (const std::runtime_error& error) {
+      throw Error(error.what());
+    }
   });
   if (code != kDone && code != kUnknownVerdicts) world.abort(code);
   return code;

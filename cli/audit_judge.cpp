@@ -54,7 +54,9 @@ Judged judge_to_file(const OutputHead& head, AuditOptions options, const auditin
     std::optional<auditing::MarginError> error;
     const auto begin = [&](const AuditFrame& frame) {
       if (error) return;
-      if (!store.begin(auditing::header_line(head, frame, count, shard)) && options.from > 0) throw Stale();
+      if (!store.begin(auditing::header_line(head, frame, count, shard, options.ids, options.solver)) &&
+          options.from > 0)
+        throw Stale();
       error.emplace(head, frame);
     };
     options.found = [&](const AuditFrame& frame, const ClassVerdict& verdict) {

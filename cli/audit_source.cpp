@@ -82,7 +82,8 @@ AuditSource read_audit_source(const AuditSourceOptions& options) {
                             options.file));
 #endif
   } else {
-    head = read_output_head(options.file, {options.tensor, "", ""});
+    head = read_output_head(options.file, {options.tensor.empty() ? options.tensor_otherwise : options.tensor, "", ""});
+    if (options.norm_otherwise) head.norm = *options.norm_otherwise;
   }
   if (options.norm) head.norm = *options.norm;
   if (head.norm == HeadNorm::none && !(options.gain.empty() && options.shift.empty()))

@@ -14,7 +14,10 @@ namespace tuiqiao::cli {
 struct AuditSourceOptions {
   std::string file, tensor, bias, gain, shift;
   std::optional<HeadNorm> norm;  ///< instead of the file's
-  bool words = true;             ///< reads the vocabulary of a GGUF file too
+  /// Where neither an option nor the file says: a GGUF file does.
+  std::string tensor_otherwise;
+  std::optional<HeadNorm> norm_otherwise;
+  bool words = true;  ///< reads the vocabulary of a GGUF file too
 };
 
 /// An output layer, and the model's words where the file has them.

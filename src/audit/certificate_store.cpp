@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,6 +24,7 @@ namespace tuiqiao::auditing {
 namespace {
 
 constexpr std::size_t kBuffer = std::size_t{1} << 20;
+constexpr std::chrono::seconds kHeldBack{1};  // at most, of what a kill would lose
 
 /// The class of a whole line, -1 where it is none.
 std::int64_t class_of(const std::string& line) {
@@ -35,13 +37,26 @@ std::int64_t class_of(const std::string& line) {
 
 CertificateStore::CertificateStore(const std::filesystem::path& file) : file_(file), partial_(file) {
   partial_ += ".partial";
-  descriptor_ = ::open(partial_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) fail(errno);
-  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+  for (;;) {
+    descriptor_ = ::open(partial_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) fail(errno);
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+      ::close(descriptor_);
+      throw Error(fmt::format("{}: another run is writing it", partial_.string()));
+    }
+    // A run that ended between the two has given the file its name: what was opened is its result.
+    struct stat opened {
+    }, named{};
+    if (::fstat(descriptor_, &opened) == 0 && ::stat(partial_.c_str(), &named) == 0 && opened.st_ino == named.st_ino)
+      break;
     ::close(descriptor_);
-    throw Error(fmt::format("{}: another run is writing it", partial_.string()));
   }
-  take_up();
+  try {
+    take_up();
+  } catch (...) {
+    ::close(descriptor_);
+    throw;
+  }
 }
 
 CertificateStore::~CertificateStore() {
@@ -60,6 +75,14 @@ void CertificateStore::fail(int error) const {
 /// Keeps the whole lines that an earlier run left.
 void CertificateStore::take_up() {
   std::ifstream in(partial_, std::ios::binary);
+  constexpr std::string_view kFirst = "{\"tuiqiao_audit\":";
+  std::string start(kFirst.size(), '\0');
+  in.read(start.data(), static_cast<std::streamsize>(start.size()));
+  start.resize(static_cast<std::size_t>(in.gcount()));
+  if (!kFirst.starts_with(start))
+    throw Error(fmt::format("{}: holds something else than certificates", partial_.string()));
+  in.clear();
+  in.seekg(0);
   std::string line;
   std::int64_t size = 0;
   for (bool first = true; std::getline(in, line) && !in.eof(); first = false) {
@@ -104,7 +127,7 @@ void CertificateStore::add(std::int64_t i, std::string_view line) {
   buffer_ += line;
   buffer_ += '\n';
   next_ = i + 1;
-  if (buffer_.size() >= kBuffer) flush();
+  if (buffer_.size() >= kBuffer || std::chrono::steady_clock::now() - flushed_ > kHeldBack) flush();
 }
 
 void CertificateStore::flush() {
@@ -113,6 +136,7 @@ void CertificateStore::flush() {
     fail(error);
   }
   buffer_.clear();
+  flushed_ = std::chrono::steady_clock::now();
 }
 
 void CertificateStore::finish() {

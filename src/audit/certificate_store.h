@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -41,6 +42,7 @@ class CertificateStore {
   int descriptor_ = -1;
   std::string header_, buffer_;
   std::int64_t next_ = 0;
+  std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
 };
 
 /// Joins the certificates of all shards into those of the whole. Throws: tuiqiao::Error where they do not belong

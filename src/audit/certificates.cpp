@@ -71,7 +71,8 @@ std::string with_checksum(std::string_view object) {
   return fmt::format("{}{}{:08x}\"}}", object, kChecksumKey, checksum_of(object));
 }
 
-std::string header_line(const OutputHead& head, const AuditFrame& frame, std::int64_t count, const Shard& shard) {
+std::string header_line(const OutputHead& head, const AuditFrame& frame, std::int64_t count, const Shard& shard,
+                        std::span<const std::int64_t> ids, AuditSolver solver) {
   ordered_json json = {{"tuiqiao_audit", kCertificateVersion},
                        {"classes", head.classes},
                        {"head_columns", head.columns},
@@ -85,7 +86,12 @@ std::string header_line(const OutputHead& head, const AuditFrame& frame, std::in
   if (!head.bias.empty()) json["bias_crc"] = checksum_text(head.bias);
   if (head.norm != HeadNorm::none && !head.gain.empty()) json["gain_crc"] = checksum_text(head.gain);
   if (head.norm == HeadNorm::layer && !head.shift.empty()) json["shift_crc"] = checksum_text(head.shift);
-  if (shard.parts > 1) json["shard"] = {shard.part, shard.parts};
+  if (shard.parts > 1) {
+    json["shard"] = {shard.part, shard.parts};
+  } else if (!ids.empty()) {
+    json["ids"] = checksum_text(std::vector<std::int64_t>(ids.begin(), ids.end()));
+  }
+  if (solver == AuditSolver::frank_wolfe) json["solver"] = "frank-wolfe";
   if (frame.has_ball) json["radius"] = frame.radius;
   if (frame.has_bias) json["reach"] = frame.reach;
   if (!frame.centre.empty()) json["centre"] = base64_of(frame.centre);

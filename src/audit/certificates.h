@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -17,8 +18,10 @@ struct Shard {
 };
 
 /// The first line of a certificates file: what was audited and what the certificates share. Vectors of numbers are
-/// base64 of little-endian float32, or of float64 where a key ends in "64". `count`: lines to follow. No newline.
-std::string header_line(const OutputHead& head, const AuditFrame& frame, std::int64_t count, const Shard& shard = {});
+/// base64 of little-endian float32, or of float64 where a key ends in "64". `count`: lines to follow. Key "ids" is a
+/// checksum of the classes that were asked for, "solver" the one that is not the usual. No newline.
+std::string header_line(const OutputHead& head, const AuditFrame& frame, std::int64_t count, const Shard& shard = {},
+                        std::span<const std::int64_t> ids = {}, AuditSolver solver = AuditSolver::active_set);
 
 /// By how much a margin in float64 may be wrong.
 class MarginError {

@@ -302,12 +302,14 @@ std::vector<int> exact_signs(const Problem& problem, std::int64_t k, const Ratio
       continue;
     }
     const double error = problem.row(i, other.data()) + own_error;
-    double margin = 0, size = 0;
+    double margin = 0, size = 0, apart = 0;
     for (std::size_t j = 0; j < n; ++j) {
       margin += direction[j] * (own[j] - other[j]);
       size += std::abs(direction[j]) * (std::abs(own[j]) + std::abs(other[j]));
+      apart += std::abs(own[j]) + std::abs(other[j]);
     }
-    const double bound = unit * size + 2 * error * length + 1e-290;
+    // 2^-1072: what rounding takes from an entry of z near 0, and more
+    const double bound = unit * size + 2 * error * length + apart * 0x1p-1072 + 1e-290;
     int& sign = signs[static_cast<std::size_t>(i)];
     if (std::abs(margin) > bound && std::isfinite(bound)) {
       sign = margin > 0 ? 1 : -1;

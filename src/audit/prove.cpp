@@ -70,8 +70,13 @@ bool is_inside_simplex(const Problem& problem, std::int64_t k, std::span<const s
   const int most_work = 64 * size;
   std::vector<double> work(static_cast<std::size_t>(most_work));
   dgetri_(&size, inverse.data(), &size, pivots.data(), work.data(), &most_work, &info);
-  if (info != 0) return false;
+  if (info != 0 || !std::all_of(inverse.begin(), inverse.end(), [](double x) { return std::isfinite(x); }))
+    return false;
 
+  // Sticks at what is no number, which std::max would pass over.
+  const auto raise = [](double& most, double value) {
+    if (value > most || std::isnan(value)) most = value;
+  };
   std::vector<double> rest(n * n);
   cblas_dgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, size, size, size, 1, inverse.data(), size, m.entries.data(),
               size, 0, rest.data(), size);
@@ -90,7 +95,7 @@ bool is_inside_simplex(const Problem& problem, std::int64_t k, std::span<const s
   for (std::size_t j = 0; j < n; ++j) {
     double rounding = 0;
     for (std::size_t l = 0; l < n; ++l) rounding += std::abs(inverse[l * n + j]) * sums[l];
-    rho = std::max(rho, deviation[j] + gamma * (rounding + 1) + inverse_sums[j] * errors);
+    raise(rho, deviation[j] + gamma * (rounding + 1) + inverse_sums[j] * errors);
   }
   rho *= kOutward;
   if (!(rho < 0.5)) return false;
@@ -109,7 +114,7 @@ bool is_inside_simplex(const Problem& problem, std::int64_t k, std::span<const s
     double sum = 0;
     for (std::size_t l = 0; l < n; ++l)
       sum += std::abs(inverse[l * n + j]) * (std::abs(residual[l]) + bound[l] + 2 * kUnit);
-    away = std::max(away, sum);
+    raise(away, sum);
     least = std::min(least, weights[j]);
   }
   return least > away * kOutward / (1 - rho);

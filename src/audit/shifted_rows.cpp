@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "audit/scan_kernels.h"
@@ -11,7 +12,7 @@ namespace tuiqiao::auditing {
 
 double float_gamma(std::size_t n) {
   const double nu = static_cast<double>(n) * kFloatUnit;
-  return nu / (1 - nu) * kOutward;
+  return nu < 0.5 ? nu / (1 - nu) * kOutward : std::numeric_limits<double>::infinity();
 }
 
 ShiftedRows::ShiftedRows(const Problem& problem, const std::vector<std::int64_t>& groups, std::vector<float> shift,

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "audit/kernels.h"
+#include "audit/shifted_rows.h"
 #include "audit/spread.h"
 
 namespace tuiqiao::auditing {
@@ -105,7 +106,7 @@ Tile tile_of(const Problem& problem, const std::vector<std::int64_t>& ks, const 
       size += std::abs(scaled * own[j]);
     }
     tile.own.push_back(product - size * static_cast<double>(n + 8) * 2 * kUnit - 2 * error - 1e-290);
-    tile.slack.push_back((static_cast<double>(n + 4) * kFloatUnit * (1 + 1e-3) + std::sqrt(lost) + 1e-14) * (1 + 1e-9));
+    tile.slack.push_back((float_gamma(n + 4) + std::sqrt(lost) + 1e-14) * (1 + 1e-9));
     tile.extra.push_back(1 + 1e-6);
   }
   return tile;
@@ -198,9 +199,9 @@ std::vector<WitnessOutcome> check_all_rows(const Problem& problem, const std::ve
                  const double error = tile.slack[c] * lengths[row] +
                                       tile.extra[c] * problem.approximate_error(static_cast<std::int64_t>(row)) + 1e-40;
                  const double value = static_cast<double>(product[i]);
-                 if (value + error < floor) continue;
+                 const bool known = std::isfinite(value) && std::isfinite(error);  // a product may have overflowed
+                 if (known && value + error < floor) continue;
                  if (problem.group()[row] == group || problem.group()[row] != static_cast<std::int64_t>(row)) continue;
-                 const bool known = std::isfinite(value);
                  rivals[c].add(static_cast<std::int64_t>(row), known ? value - error : -HUGE_VAL,
                                known ? value + error : HUGE_VAL);
                  floor = rivals[c].floor();

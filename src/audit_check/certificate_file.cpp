@@ -159,7 +159,8 @@ void read_proof(const json& object, const CertificateHeader& header, ClassVerdic
   if (rows == object.end() || !rows->is_array()) refuse("'rows' is no list");
   for (const json& entry : *rows) {
     if (!entry.is_number_integer()) refuse("'rows' has an entry that is no integer");
-    const auto row = entry.get<std::int64_t>();
+    const bool huge = entry.is_number_unsigned() && entry.get<std::uint64_t>() > static_cast<std::uint64_t>(kMostSide);
+    const auto row = huge ? header.frame.classes : entry.get<std::int64_t>();
     if (row < -1 || row >= header.frame.classes) refuse(fmt::format("'rows' names class {}", row));
     made.rows.push_back(row);
   }
@@ -219,6 +220,7 @@ CertificateHeader parse_header(std::string_view line) {
     expect_size(frame.centre.size(), linear, "centre");
   }
   if (object.contains("whitening")) {
+    if (linear >= std::int64_t{1} << 31) refuse("'whitening' of too many columns");
     frame.whitening = numbers<float>(object, "whitening");
     expect_size(frame.whitening.size(), linear * linear, "whitening");
   }

@@ -77,7 +77,7 @@ class Tile {
       for (std::size_t c = 0; c < claims_.size(); ++c) look(c, from, count, products.data() + c * kRowTile);
     }
     for (std::size_t c = 0; c < claims_.size(); ++c) {
-      if (faults_[c]->empty() && pairs_[c].ties() > 0 && pairs_[c].ties() + 1 == rows_.classes())
+      if (faults_[c]->empty() && pairs_[c].ties().are_all(rows_.classes()))
         *faults_[c] = "its witness puts all classes beside it";
     }
   }

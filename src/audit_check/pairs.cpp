@@ -9,12 +9,16 @@ namespace tuiqiao::checking {
 namespace {
 
 constexpr double kUnit = 0x1p-53;
+constexpr double kLeast = 0x1p-1072;  // what rounding takes from an entry of z near 0, and more
 
-std::string fault_of(const CheckedRows& rows, const WitnessClaim& claim, std::int64_t i, int sign, std::int64_t& ties) {
-  if (claim.may_tie && rows.same(claim.k, i)) return "";
+std::string fault_of(const CheckedRows& rows, const WitnessClaim& claim, std::int64_t i, int sign, Ties& ties) {
+  if (claim.may_tie && rows.same(claim.k, i)) {
+    ++ties.copies;
+    return "";
+  }
   if (sign > 0) return "";
   if (sign == 0 && claim.may_tie && claim.margin == 0) {
-    ++ties;
+    ++ties.others;
     return "";
   }
   if (claim.margin > 0) return fmt::format("does not lead class {} by the margin", i);
@@ -78,27 +82,28 @@ std::string check_exact_witness(const CheckedRows& rows, const WitnessClaim& cla
   double squares = 0;
   for (const double x : near) squares += x * x;
   const double length = std::sqrt(squares) * (1 + 1e-9);
-  std::int64_t ties = 0, leads = 0;
+  Ties ties;
   for (std::int64_t i = 0; i < rows.classes(); ++i) {
     if (i == claim.k) continue;
     const double error = rows.row(i, other.data()) + own_error;
-    double lead = 0, size = 0;
+    double lead = 0, size = 0, apart = 0;
     for (std::size_t j = 0; j < z.size(); ++j) {
       const double term = near[j] * (own[j] - other[j]);
       lead += term;
       size += std::abs(term);
+      apart += std::abs(own[j] - other[j]);
     }
-    const double bound = (static_cast<double>(z.size() + 8) * 4 * kUnit * size + error * length) * (1 + 1e-9) + 1e-290;
+    const double bound =
+        (static_cast<double>(z.size() + 8) * 4 * kUnit * size + error * length) * (1 + 1e-9) + apart * kLeast + 1e-290;
     int sign = 0;
     if (claim.margin == 0 && std::isfinite(bound) && length > 1e-140 && std::abs(lead) > bound) {
       sign = lead > 0 ? 1 : -1;
     } else {
       sign = exact_sign(rows, claim, z, exact_own, i);
     }
-    if (sign > 0) ++leads;
     if (std::string fault = fault_of(rows, claim, i, sign, ties); !fault.empty()) return fault;
   }
-  return ties > 0 && leads == 0 ? "its witness puts all classes beside it" : "";
+  return ties.are_all(rows.classes()) ? "its witness puts all classes beside it" : "";
 }
 
 bool is_in_domain(const CheckedRows& rows, const std::vector<mpq_class>& z) {

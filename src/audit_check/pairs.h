@@ -9,6 +9,14 @@
 
 namespace tuiqiao::checking {
 
+/// Rows that a witness puts beside k: equal to k's, or others.
+struct Ties {
+  std::int64_t copies = 0, others = 0;
+
+  /// Whether no class is left that k leads, though some row is another than k's: such a witness proves nothing.
+  bool are_all(std::int64_t classes) const { return others > 0 && copies + others + 1 == classes; }
+};
+
 /// Compares one witness with single rows: in float64 with its error bound, exactly where that leaves it open.
 class PairCheck {
  public:
@@ -16,8 +24,8 @@ class PairCheck {
 
   /// What is wrong with row i, "" for nothing.
   std::string check(std::int64_t i);
-  /// How many of the rows that were checked tie without being equal to k's.
-  std::int64_t ties() const { return ties_; }
+  /// Of the rows that were checked.
+  const Ties& ties() const { return ties_; }
 
  private:
   std::string check_exactly(std::int64_t i);
@@ -28,7 +36,7 @@ class PairCheck {
   std::vector<double> own_, other_;
   double own_error_, length_;
   std::vector<mpq_class> exact_z_, exact_own_;  ///< once they are needed
-  std::int64_t ties_ = 0;
+  Ties ties_;
 };
 
 /// Sign of z . (x_k - x_i) less the claimed margin, exactly; 0 without a margin is a tie.

@@ -120,6 +120,10 @@ bool is_surely_inside(const Simplex& simplex) {
   for (std::size_t l = 0; l < n; ++l) {
     for (std::size_t j = 0; j < n; ++j) rho[j] += plain[l * n + j] * (gamma * sums[l] + all_errors);
   }
+  const auto are_finite = [](const std::vector<double>& all) {
+    return std::all_of(all.begin(), all.end(), [](double x) { return std::isfinite(x); });
+  };
+  if (!are_finite(inverse) || !are_finite(rho)) return false;  // the largest of some is no bound where one is none
   const double most = (*std::max_element(rho.begin(), rho.end()) + gamma) * kOutward;
   if (!(most < 0.9)) return false;
   const double* weights = inverse.data() + (n - 1) * n;
@@ -137,6 +141,7 @@ bool is_surely_inside(const Simplex& simplex) {
     const double entry = std::abs(residual[l]) + bound[l] + 4 * kUnit;
     for (std::size_t j = 0; j < n; ++j) away[j] += plain[l * n + j] * entry;
   }
+  if (!are_finite(away)) return false;
   const double error = *std::max_element(away.begin(), away.end()) * kOutward / (1 - most);
   return *std::min_element(weights, weights + n) > error;
 }
@@ -184,14 +189,20 @@ std::string check_simplex(const CheckedRows& rows, const ClassVerdict& verdict) 
 
 std::string check_ball(const CheckedRows& rows, const ClassVerdict& verdict) {
   if (!rows.has_ball()) return "a proof for a ball, but there is none";
-  if (verdict.weights.size() != verdict.rows.size()) return "a proof without weights";
+  if (verdict.weights.size() != verdict.rows.size() || verdict.rows.empty()) return "a proof without weights";
   const std::size_t n = rows.columns();
   std::vector<double> own(n), other(n), sum(n, 0);
   const double own_error = rows.row(verdict.i, own.data());
+  // Only their ratios count: the largest is made about 1, so that products underflow by no more than `least`.
+  constexpr double kSmallest = 0x1p-500, kLeast = 0x1p-1072;
+  const double heaviest = *std::max_element(verdict.weights.begin(), verdict.weights.end());
+  if (!(heaviest > 0)) return "weights must be positive, and of classes";
+  const int down_by = -std::ilogb(heaviest);
   double size = 0, error = 0;
   for (std::size_t s = 0; s < verdict.rows.size(); ++s) {
-    const double weight = verdict.weights[s];
-    if (verdict.rows[s] < 0 || !(weight > 0)) return "weights must be positive, and of classes";
+    if (verdict.rows[s] < 0 || !(verdict.weights[s] > 0)) return "weights must be positive, and of classes";
+    const double weight = std::ldexp(verdict.weights[s], down_by);
+    if (weight < kSmallest) return "weights of too different sizes";
     error += weight * (rows.row(verdict.rows[s], other.data()) + own_error);
     double squares = 0;
     for (std::size_t j = 0; j < n; ++j) {
@@ -203,7 +214,10 @@ std::string check_ball(const CheckedRows& rows, const ClassVerdict& verdict) {
   }
   double squares = 0;
   for (std::size_t j = 0; j + 1 < n; ++j) squares += sum[j] * sum[j];
-  const double rounding = (error + static_cast<double>(n + verdict.rows.size() + 8) * 2 * kUnit * size) * kOutward;
+  const double terms = static_cast<double>(n) * static_cast<double>(verdict.rows.size());
+  const double rounding =
+      (error + static_cast<double>(n + verdict.rows.size() + 8) * 2 * kUnit * size + terms * kLeast) * kOutward +
+      kLeast;
   const double radius = std::sqrt(rows.radius_squared().get_d()) * kOutward;
   if (radius * (std::sqrt(squares) * kOutward + rounding) + sum.back() + rounding < 0) return "";
   if (n > 4 * kMostExact) return "its weights do not keep it down in the ball";

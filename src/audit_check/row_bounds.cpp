@@ -33,7 +33,7 @@ constexpr double kTooLong = 1e15;  // float32 products might overflow
 /// gamma_n of float32.
 double gamma(std::size_t n) {
   const double error = static_cast<double>(n) * kFloatUnit;
-  return error / (1 - error) * kOutward;
+  return error < 0.5 ? error / (1 - error) * kOutward : std::numeric_limits<double>::infinity();
 }
 
 float below(double x) { return std::nextafter(static_cast<float>(x), -std::numeric_limits<float>::infinity()); }

@@ -109,19 +109,23 @@ OutputHead read_gguf_head(const std::filesystem::path& file, const std::string& 
   head.columns = rows->ne[0];
   head.classes = rows->ne[1];
   head.rows = in.read(rows);
-  if (const ggml_tensor* bias = in.find("output.bias"); bias && ggml_nelements(bias) == head.classes) {
-    const std::vector<float> values = in.read(bias);
-    head.bias.assign(values.begin(), values.end());
-  }
-  const ggml_tensor* gain = in.find("output_norm.weight");
-  const ggml_tensor* shift = in.find("output_norm.bias");
-  if (gain && ggml_nelements(gain) == head.columns) {
-    head.gain = in.read(gain);
-    head.norm = in.has_key(".attention.layer_norm_epsilon") ? HeadNorm::layer : HeadNorm::rms;
-  }
-  if (shift && ggml_nelements(shift) == head.columns) {
-    head.shift = in.read(shift);
+  const auto vector_of = [&](const char* name, std::int64_t wanted) {
+    const ggml_tensor* found = in.find(name);
+    if (!found) return std::vector<float>();
+    if (ggml_nelements(found) != wanted)
+      refuse(file, fmt::format("tensor '{}' has {} entries, not {}", name, ggml_nelements(found), wanted));
+    return in.read(found);
+  };
+  const std::vector<float> bias = vector_of("output.bias", head.classes);
+  head.bias.assign(bias.begin(), bias.end());
+  head.gain = vector_of("output_norm.weight", head.columns);
+  head.shift = vector_of("output_norm.bias", head.columns);
+  // Some files carry the epsilons of both norms; a shift is LayerNorm's alone. OLMo's last norm has no weights at all.
+  const bool rms = in.has_key(".attention.layer_norm_rms_epsilon"), layer = in.has_key(".attention.layer_norm_epsilon");
+  if (!head.shift.empty() || (layer && !rms)) {
     head.norm = HeadNorm::layer;
+  } else if (!head.gain.empty()) {
+    head.norm = HeadNorm::rms;
   }
   head.softcapped = in.has_key(".final_logit_softcapping");
   return head;
