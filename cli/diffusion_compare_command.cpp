@@ -143,7 +143,8 @@ class Comparison {
                      {"fd_fmnist", fd},
                      {"kid", measure_->kernel(features).value},
                      {"distance", nullptr}};
-    const bool deterministic = !info.stochastic || a_.sampler.without_noise();
+    const bool deterministic =
+        (!info.stochastic || a_.sampler.without_noise()) && a_.sampler.eta == 0 && a_.sampler.churn == 0;
     if (deterministic && a_.solution_images > 0) {
       const std::vector<double>& exact = solution(seed, opened);
       const std::size_t numbers = std::min(exact.size(), x.size());
@@ -234,6 +235,7 @@ Run add_diffusion_compare(CLI::App& app) {
   Arguments& a = *arguments;
   app.footer(kExamples);
   a.model.add_to(app);
+  ModelArguments::remove_skips(app);
   a.sampler.add_to(app);
   app.remove_option(app.get_option("--steps"));
   app.remove_option(app.get_option("--sampler"));

@@ -178,6 +178,8 @@ int interpolate(const Arguments& a, const std::stop_token& stop) {
   Inputs data = read_inputs(a.inputs, flow.model());
   if (data.count % 2 != 0)
     throw std::invalid_argument(fmt::format("-n: {} data are no pairs to go between", data.count));
+  if (a.model.classes.size() > 1)
+    throw std::invalid_argument("--class: between two classes there is none to decode by; give one for all");
   flow.encode(data.values);
   const auto size = static_cast<std::size_t>(flow.model().size());
   const std::span<const double> z(data.values);

@@ -57,13 +57,13 @@ int measure(Arguments a, const std::stop_token& stop) {
   double sum = 0, squares = 0;
   for (std::int64_t from = 0; from < data.count; from += a.batch) {
     const std::int64_t rows = std::min(a.batch, data.count - from);
-    options.first = static_cast<std::uint64_t>(from);
+    options.first = static_cast<std::uint64_t>(a.inputs.first + from);
     options.progress = {[&](std::string_view what, std::int64_t done, std::int64_t total) {
                           bar.show(what, from * total + rows * done, data.count * total);
                         },
                         stop};
     const TraceFunction traced =
-        mixture ? trace_of(*mixture) : trace_of(*model.network, a.model.classes_of(from, rows));
+        mixture ? trace_of(*mixture) : trace_of(*model.network, a.model.classes_of(a.inputs.first + from, rows));
     const auto found = log_likelihoods(
         traced, size, {data.values.data() + from * size, static_cast<std::size_t>(rows * size)}, options);
     bar.clear();

@@ -91,7 +91,9 @@ std::vector<double> Measure::skip_effects() const {
   at::Tensor classes;
   const std::vector<std::int64_t> labels = arguments_.classes_of(0, rows);
   if (!labels.empty()) classes = at::tensor(at::ArrayRef<std::int64_t>(labels));
-  return tuiqiao::skip_effects(model_->net, x, at::full({rows}, step - 1, at::kFloat), classes);
+  const at::Device device = model_->net.device();
+  if (classes.defined()) classes = classes.to(device);
+  return tuiqiao::skip_effects(model_->net, x.to(device), at::full({rows}, step - 1, at::kFloat).to(device), classes);
 }
 
 std::vector<float> Measure::features(const std::vector<double>& samples) const {
@@ -108,11 +110,15 @@ namespace {
 
 std::string text_of(XXH64_hash_t hash) { return fmt::format("{:016x}", hash); }
 
+std::string hash_of_text(const std::string& text) { return text_of(XXH3_64bits(text.data(), text.size())); }
+
 std::string hash_of_file(const std::string& file) {
   std::ifstream in(file, std::ios::binary);
   const std::string bytes(std::istreambuf_iterator<char>(in), {});
-  return text_of(XXH3_64bits(bytes.data(), bytes.size()));
+  return hash_of_text(bytes);
 }
+
+std::string hash_of(const Images& images) { return text_of(XXH3_64bits(images.values.data(), images.values.size())); }
 
 std::string hash_of(const UNet& net) {
   XXH64_hash_t hash = 0;
@@ -131,11 +137,14 @@ ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& 
   if (!opened.is_image()) throw std::invalid_argument("--model: an analytic model has no skips and no images");
   return {{"model", model.model},
           {"weights", hash_of(opened.network->net)},
+          {"network", hash_of_text(unet_config_text(opened.network->net.config()))},
+          {"process", hash_of_text(process_config_text(opened.network->process))},
           {"half", model.half},
           {"classes", model.classes},
           {"classifier", measure.classifier},
           {"classifier_weights", hash_of_file(measure.classifier)},
           {"reference", measure.reference},
+          {"reference_images", hash_of(read_images(measure.reference))},
           {"count", measure.count},
           {"schedule", sampler.schedule},
           {"spacing", sampler.spacing},
@@ -153,7 +162,13 @@ ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& 
 json kept_results(const std::string& file, const ordered_json& settings) {
   std::ifstream in(file);
   json kept = json::parse(in, nullptr, false);
-  if (!kept.is_object() || kept.value("settings", json()) != json(settings)) return nullptr;
+  if (!kept.is_object() || !kept.contains("settings")) return nullptr;
+  for (const auto& [name, value] : settings.items()) {
+    const json there = kept["settings"].value(name, json());
+    if (there != json(value))
+      throw Error(fmt::format("{}: holds results of another run, whose {} is {}, not {}; name another file", file, name,
+                              there.dump(), value.dump()));
+  }
   return kept;
 }
 

@@ -72,6 +72,7 @@ class Measure {
 nlohmann::ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& model,
                                    const OpenedModel& opened, const SamplerArguments& sampler);
 /// What an earlier run with the same "settings" wrote there; null where there is none.
+/// Throws: tuiqiao::Error where they are others: what is there may have taken hours.
 nlohmann::json kept_results(const std::string& file, const nlohmann::ordered_json& settings);
 
 /// Steps of a sampler that take about `nfe` evaluations, the step to 0 being one.

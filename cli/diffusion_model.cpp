@@ -61,9 +61,13 @@ Mixture read_mixture(const std::string& file) {
 }
 
 void set_skips(const ModelArguments& a, UNet& net) {
-  if (!a.freeu.empty()) return set_freeu(net, {a.freeu[0], a.freeu[1], a.freeu[2], a.freeu[3]});
-  if (!a.rho.empty() || a.rho_bottom != 1 || a.rho_top != 1)
+  if (!a.freeu.empty()) {
+    set_freeu(net, {a.freeu[0], a.freeu[1], a.freeu[2], a.freeu[3]});
+  } else if (a.scales_skips()) {
     tune_skips(net, {.top = a.rho_top, .bottom = a.rho_bottom, .each = a.rho});
+  } else {
+    net.set_join({});
+  }
 }
 
 }  // namespace
@@ -104,6 +108,10 @@ void ModelArguments::add_to(CLI::App& app) {
       ->delimiter(',');
 }
 
+void ModelArguments::remove_skips(CLI::App& app) {
+  for (const char* name : {"--freeu", "--rho", "--rho-bottom", "--rho-top"}) app.remove_option(app.get_option(name));
+}
+
 std::int64_t OpenedModel::size() const {
   std::int64_t product = 1;
   for (const std::int64_t side : shape) product *= side;
@@ -120,14 +128,14 @@ std::vector<std::int64_t> ModelArguments::classes_of(std::int64_t first, std::in
 std::unique_ptr<Denoiser> OpenedModel::denoiser(const ModelArguments& arguments, std::int64_t first,
                                                 std::int64_t rows) const {
   if (mixture) return std::make_unique<MixtureDenoiser>(*mixture);
+  set_skips(arguments, network->net);
   return denoiser_of(*network, arguments.classes_of(first, rows));
 }
 
 OpenedModel open_model(const ModelArguments& arguments, const std::string& device) {
   if (arguments.model.starts_with(kAnalytic)) {
     if (!arguments.classes.empty()) throw std::invalid_argument("--class: an analytic model takes no classes");
-    if (!arguments.rho.empty() || !arguments.freeu.empty() || arguments.rho_bottom != 1 || arguments.rho_top != 1)
-      throw std::invalid_argument("--rho and --freeu: an analytic model has no skips");
+    if (arguments.scales_skips()) throw std::invalid_argument("--rho and --freeu: an analytic model has no skips");
     const auto betas = betas_of(beta_schedule_from_name(arguments.beta_schedule), arguments.process_steps);
     OpenedModel opened{
         nullptr, read_mixture(arguments.model.substr(kAnalytic.size())), Schedule::from_betas(betas), {}};

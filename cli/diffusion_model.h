@@ -27,13 +27,16 @@ struct ModelArguments {
   std::vector<double> rho, freeu;
 
   void add_to(CLI::App& app);
+  /// For commands that set the skips by themselves.
+  static void remove_skips(CLI::App& app);
+  bool scales_skips() const { return !rho.empty() || !freeu.empty() || rho_bottom != 1 || rho_top != 1; }
   /// The classes of rows first to first + rows of a run.
   std::vector<std::int64_t> classes_of(std::int64_t first, std::int64_t rows) const;
 };
 
 /// A model that was opened, whatever it is.
 struct OpenedModel {
-  std::shared_ptr<const DiffusionModel> network;  ///< none for an analytic one
+  std::shared_ptr<DiffusionModel> network;  ///< none for an analytic one
   std::optional<Mixture> mixture;
   Schedule schedule;
   std::vector<std::int64_t> shape;  ///< of one datum: [C, H, W] or [D]
@@ -44,7 +47,7 @@ struct OpenedModel {
   std::int64_t size() const;
   bool is_image() const { return network != nullptr; }
   /// A Denoiser for rows first to first + rows of a run, which the classes of those rows go to. The model must outlive
-  /// it.
+  /// it. Its skips are those of the last one that was made: the network is one.
   std::unique_ptr<Denoiser> denoiser(const ModelArguments& arguments, std::int64_t first, std::int64_t rows) const;
 };
 

@@ -41,10 +41,13 @@ int train_classifier(const ClassifierArguments& a, const std::stop_token& stop) 
   ProgressBar bar;
   const Progress progress{
       [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};
+  const Images test = read_images(a.data, "t10k");
+  const std::vector<std::uint8_t> truth = read_labels(a.data, "t10k");
+  if (static_cast<std::int64_t>(truth.size()) != test.count)
+    throw Error(fmt::format("{}: {} labels for {} images of t10k", a.data, truth.size(), test.count));
   Classifier classifier = Classifier::train(read_images(a.data), read_labels(a.data), a.options, progress);
   classifier.save(a.out);
-  const std::vector<std::uint8_t> truth = read_labels(a.data, "t10k");
-  const std::vector<std::uint8_t> found = classifier.classes(read_images(a.data, "t10k"), progress);
+  const std::vector<std::uint8_t> found = classifier.classes(test, progress);
   bar.clear();
   std::int64_t right = 0;
   for (std::size_t i = 0; i < truth.size(); ++i) right += found[i] == truth[i];
@@ -61,11 +64,15 @@ struct QualityArguments {
   DeviceArguments device;
 };
 
-/// An .npy file of numbers in [-1, 1] that `sample --out` wrote, else what read_images reads.
+/// An .npy file of numbers in [-1, 1] that `sample --out` wrote, else what read_images reads: pixels are whole numbers,
+/// one of them above 1.
 Images samples_of(const std::string& path) {
   if (!path.ends_with(".npy")) return read_images(path);
   const NpyArray array = read_npy(path);
-  if (std::any_of(array.values.begin(), array.values.end(), [](double x) { return x > 1.5; })) return read_images(path);
+  const auto whole = [](double x) { return x >= 0 && x == std::floor(x); };
+  if (std::all_of(array.values.begin(), array.values.end(), whole) &&
+      std::any_of(array.values.begin(), array.values.end(), [](double x) { return x > 1; }))
+    return read_images(path);
   if (array.shape.size() != 4 || array.values.empty())
     throw Error(fmt::format("{}: {} sides; samples are [N, C, H, W]", path, array.shape.size()));
   if (!std::all_of(array.values.begin(), array.values.end(), [](double x) { return std::isfinite(x); }))
@@ -124,7 +131,7 @@ Run add_diffusion_classifier(CLI::App& app) {
   app.add_option("--learning-rate", a.options.learning_rate, "Of AdamW, falling to 0 [0.001]")
       ->type_name("R")
       ->check(CLI::PositiveNumber);
-  app.add_option("--seed", a.options.seed, "Of weights, order and shifts [0]")->type_name("S");
+  app.add_option("--seed", a.options.seed, "Of weights, order and what is dropped [0]")->type_name("S");
   a.device.add_to(app);
   return [arguments](const std::stop_token& stop) { return train_classifier(*arguments, stop); };
 }

@@ -85,6 +85,7 @@ std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
 
 SamplerOptions SamplerArguments::options(const std::vector<double>& sigmas, std::uint64_t seed, std::uint64_t first,
                                          std::int64_t size) const {
+  if (brownian && churn > 0) throw std::invalid_argument("--brownian: what --churn adds is on no path");
   SamplerOptions made;
   made.s_fraction = s_fractions.front();
   made.eta = eta;

@@ -183,6 +183,7 @@ Run add_diffusion_tune(CLI::App& app) {
   Arguments& a = *arguments;
   app.footer(kExamples);
   a.model.add_to(app);
+  ModelArguments::remove_skips(app);
   a.sampler.sampler = "dpmpp-2m";
   a.sampler.add_to(app);
   app.remove_option(app.get_option("--steps"));

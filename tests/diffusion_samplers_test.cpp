@@ -96,11 +96,24 @@ struct Claim {
   int option, order, own;  ///< `own`: with the method's own start
 };
 constexpr Claim kClaims[] = {
-    {"euler", 0, 1, 1},       {"ddim", 0, 1, 1},     {"heun", 0, 2, 2},  {"dpm-2", 0, 2, 2}, {"dpm-3", 0, 3, 3},
-    {"dpmpp-2m", 0, 2, 2},    {"dpmpp-3m", 0, 3, 2}, {"unipc", 1, 2, 2}, {"unipc", 2, 3, 3}, {"unipc", 3, 4, 0},
-    {"deis", 1, 1, 1},        {"deis", 2, 2, 2},     {"deis", 3, 3, 2},  {"deis", 4, 4, 2},  {"ipndm", 1, 1, 1},
-    {"ipndm", 2, 2, 2},       {"ipndm", 3, 3, 0},    {"ipndm", 4, 4, 0}, {"sde", 0, 1, 1},   {"sde-heun", 0, 2, 2},
-    {"sde-dpmpp-2m", 0, 2, 2}};
+    {"euler", 0, 1, 1},        {"ddim", 0, 1, 1},        {"heun", 0, 2, 2},  {"dpm-2", 0, 2, 2}, {"dpm-3", 0, 3, 3},
+    {"dpmpp-2m", 0, 2, 2},     {"dpmpp-3m", 0, 3, 2},    {"unipc", 1, 2, 2}, {"unipc", 2, 3, 3}, {"unipc", 3, 4, 0},
+    {"deis", 1, 1, 1},         {"deis", 2, 2, 2},        {"deis", 3, 3, 2},  {"deis", 4, 4, 2},  {"ipndm", 1, 1, 1},
+    {"ipndm", 2, 2, 2},        {"ipndm", 3, 3, 0},       {"ipndm", 4, 4, 0}, {"sde", 0, 1, 1},   {"sde-heun", 0, 2, 2},
+    {"sde-dpmpp-2m", 0, 2, 2}, {"sde-dpmpp-3m", 0, 3, 2}};
+
+TEST(Samplers, AreAllClaimed) {
+  for (const SamplerInfo& info : samplers()) {
+    if (info.name == "ancestral" || info.name == "adaptive" || info.name == "euler-maruyama") continue;  // own tests
+    const auto claim = std::find_if(std::begin(kClaims), std::end(kClaims), [&](const Claim& c) {
+      return c.name == info.name && (c.option == 0 || c.option == 3);
+    });
+    ASSERT_NE(claim, std::end(kClaims)) << info.name;
+    if (!info.stochastic) {
+      EXPECT_EQ(claim->order, info.order) << info.name;
+    }
+  }
+}
 
 TEST(Samplers, HaveTheirOrders) {
   for (const Claim& claim : kClaims) {

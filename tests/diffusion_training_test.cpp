@@ -346,6 +346,9 @@ TEST_F(Training, NamesTheFieldOfAProcessThatIsWrong) {
   wrong("num_train_timesteps", "many");
   wrong("num_train_timesteps", 0);
   wrong("num_train_timesteps", 1e30);
+  wrong("num_train_timesteps", 4294968296);  // 1000 in 32 bits
+  wrong("thresholding", true);
+  wrong("_class_name", "EDMEulerScheduler");
   wrong("beta_start", "x");
   wrong("beta_end", 2);
   wrong("beta_schedule", "laplace");

@@ -248,6 +248,9 @@ TEST_F(Unet, NamesTheFieldThatIsWrong) {
   wrong("norm_eps", -1);
   wrong("downsample_padding", 2);
   wrong("sample_size", {1, 2, 3});
+  wrong("sample_size", 0);
+  wrong("sample_size", {8, -8});
+  wrong("sample_size", 1 << 24);
   copy("plain");
   std::ofstream(folder / "config.json") << "{\"in_channels\": 1";
   expect_refused({"no JSON object"});
@@ -263,7 +266,10 @@ TEST_F(Unet, NamesTheTensorThatIsWrong) {
   expect_refused({"diffusion_pytorch_model.safetensors", "down_blocks.1", "shape"});
   copy("plain");
   change_config([](nlohmann::json& config) { config["layers_per_block"] = 3; });
-  expect_refused({"down_blocks.0.resnets.2.norm1.weight", "missing"});
+  expect_refused({"down_blocks.0.resnets.2", "missing"});
+  copy("plain");  // refused before memory is asked for: this would be a terabyte
+  change_config([](nlohmann::json& config) { config["block_out_channels"] = {1 << 18, 1 << 18}; });
+  expect_refused({"conv_in.weight", "shape"});
   copy("plain");
   change_config([](nlohmann::json& config) { config["add_attention"] = false; });
   expect_refused({"mid_block.attentions.0", "unknown"});

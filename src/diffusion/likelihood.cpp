@@ -26,10 +26,11 @@ constexpr Method kClassical{4, {0, 0.5, 0.5, 1}, {1.0 / 6, 1.0 / 3, 1.0 / 3, 1.0
 
 /// 1 or -1, numbers that are functions of the seed and the row alone.
 Numbers rademacher(std::uint64_t seed, std::uint64_t first, std::size_t rows, std::size_t width, int probes) {
+  constexpr std::uint64_t kProbes = std::uint64_t{1} << 30;  // apart from the draws of samplers and of dequantisation
   Numbers values(rows * width * static_cast<std::size_t>(probes));
   for (int p = 0; p < probes; ++p) {
     const auto from = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(p) * rows * width);
-    image_noise(seed, first, static_cast<std::int64_t>(width))(static_cast<std::uint64_t>(p),
+    image_noise(seed, first, static_cast<std::int64_t>(width))(kProbes + static_cast<std::uint64_t>(p),
                                                                {values.data() + from, rows * width});
   }
   for (double& value : values) value = value < 0 ? -1 : 1;

@@ -6,9 +6,12 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <utility>
@@ -67,6 +70,21 @@ void check_process(const fs::path& file, const ProcessConfig& c) {
   }
 }
 
+/// Refuses processes of another kind, and what would change the samples but is not done here.
+void check_kind(const fs::path& file, const json& object) {
+  const auto kind = field<std::string>(file, object, "_class_name", "DDPMScheduler", &json::is_string);
+  constexpr std::array kOthers{"ScoreSdeVe",  "ScoreSdeVp", "EDM",       "KarrasVe", "Consistency", "CMStochastic",
+                               "VQDiffusion", "Unclip",     "FlowMatch", "RePaint",  "LCM",         "TCD"};
+  const bool other = std::any_of(kOthers.begin(), kOthers.end(), [&](const char* of) { return kind.starts_with(of); });
+  if (other || !kind.ends_with("Scheduler"))
+    throw Error(fmt::format("{}: field '_class_name' is '{}': no scheduler of discrete betas that is known here",
+                            file.string(), kind.substr(0, 60)));
+  for (const char* name : {"thresholding", "rescale_betas_zero_snr"}) {
+    if (field<bool>(file, object, name, false, &json::is_boolean))
+      throw Error(fmt::format("{}: field '{}' is true, which is not supported", file.string(), name));
+  }
+}
+
 }  // namespace
 
 Schedule ProcessConfig::schedule() const {
@@ -80,13 +98,15 @@ ProcessConfig read_process_config(const fs::path& file) {
   const json object = json::parse(std::string(std::istreambuf_iterator<char>(in), {}), nullptr, false);
   if (!object.is_object()) throw Error(fmt::format("{}: is no JSON object", file.string()));
   ProcessConfig c;
+  check_kind(file, object);
   const auto text = [&](const char* name, const char* otherwise) {
     return field<std::string>(file, object, name, otherwise, &json::is_string);
   };
   const auto number = [&](const char* name, double otherwise) {
     return field<double>(file, object, name, otherwise, &json::is_number);
   };
-  c.steps = field<int>(file, object, "num_train_timesteps", c.steps, &json::is_number_integer);
+  const auto steps = field<std::int64_t>(file, object, "num_train_timesteps", c.steps, &json::is_number_integer);
+  c.steps = static_cast<int>(std::clamp<std::int64_t>(steps, 0, std::numeric_limits<int>::max()));
   c.beta_start = number("beta_start", c.beta_start);
   c.beta_end = number("beta_end", c.beta_end);
   for (const json& beta : field<json>(file, object, "trained_betas", json::array(), &json::is_array))
@@ -158,6 +178,11 @@ at::Tensor answer(const DiffusionModel& model, const at::Tensor& x, double step,
   return model.net.forward(x.to(device), t.to(device), labels);
 }
 
+void check_classes(const char* function, std::span<const std::int64_t> classes, std::int64_t rows) {
+  if (!classes.empty() && static_cast<std::int64_t>(classes.size()) != rows)
+    throw std::invalid_argument(fmt::format("[{}] {} classes for {} rows", function, classes.size(), rows));
+}
+
 /// Rows of numbers as images.
 at::Tensor images_tensor(const DiffusionModel& model, std::span<const double> x) {
   at::Tensor images = at::empty(
@@ -172,6 +197,8 @@ std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<s
   const auto run = [&model, classes = std::move(classes)](std::span<const double> x, double step,
                                                           std::span<double> output) {
     const std::int64_t rows = static_cast<std::int64_t>(x.size()) / model.size();
+    if (rows == 0) return;
+    check_classes("denoiser_of", classes, rows);
     const auto size = static_cast<std::size_t>(model.size()), made = output.size() / static_cast<std::size_t>(rows);
     for_parts(rows, model.net.device().is_cpu(), [&](std::int64_t, std::int64_t from_row, std::int64_t rows_of_part) {
       const c10::NoGradGuard no_grad;
@@ -215,6 +242,7 @@ class TracedNetwork {
 
   void operator()(std::span<const double> x, double sigma, std::span<const double> probes, std::span<double> denoised,
                   std::span<double> traces) const {
+    check_classes("trace_of", classes_, static_cast<std::int64_t>(x.size()) / model_.size());
     const double A = 1 / std::hypot(1, sigma), B = sigma * A;
     std::vector<double> scaled(x.begin(), x.end());
     for (double& value : scaled) value *= A;

@@ -101,6 +101,10 @@ std::vector<double> skip_effects(UNet& net, const Tensor& x, const Tensor& t, co
   constexpr double kRho = 0.9;
   const c10::NoGradGuard no_grad;
   const int skips = net.skips();
+  struct Plain {  // whatever happens, nothing below stays in the network
+    UNet& net;
+    ~Plain() { net.set_join({}); }
+  } const plain_in_the_end{net};
   // What comes up to the next joint is what the block before it made; behind the last joint is the network's output.
   const auto made = [&](int scaled, double rho) {
     std::vector<Tensor> upward(static_cast<std::size_t>(skips));
@@ -119,7 +123,6 @@ std::vector<double> skip_effects(UNet& net, const Tensor& x, const Tensor& t, co
     const double moved = (made(i, kRho)[behind] - before).norm().item<double>(), whole = before.norm().item<double>();
     effects.push_back(whole > 0 ? moved / whole / (1 - kRho) : 0);
   }
-  net.set_join({});
   return effects;
 }
 

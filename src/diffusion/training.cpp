@@ -8,6 +8,11 @@
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -40,7 +45,8 @@ void check(const TrainingOptions& o, const Images& images) {
   if (o.network.in_channels != images.channels || o.network.out_channels != images.channels)
     refuse(fmt::format("a network of {} to {} channels for images of {}", o.network.in_channels, o.network.out_channels,
                        images.channels));
-  const std::int64_t unit = std::int64_t{1} << (std::max<std::size_t>(o.network.block_out_channels.size(), 1) - 1);
+  const std::size_t levels = std::clamp<std::size_t>(o.network.block_out_channels.size(), 1, 32);
+  const std::int64_t unit = std::int64_t{1} << (levels - 1);
   if (images.height % unit != 0 || images.width % unit != 0)
     refuse(fmt::format("images of {} x {} do not halve {} times: take fewer levels of channels", images.height,
                        images.width, o.network.block_out_channels.size() - 1));
@@ -76,6 +82,7 @@ ordered_json as_json(const TrainingOptions& o, const Images& images) {
   text["images"] = images.count;
   text["height"] = images.height;
   text["width"] = images.width;
+  text["pixels"] = fmt::format("{:016x}", XXH3_64bits(images.values.data(), images.values.size()));
   return text;
 }
 
@@ -253,8 +260,9 @@ struct Trainer::State {
 
 Trainer::Trainer(const TrainingOptions& options, const Images& images, const at::Device& device) {
   check(options, images);
-  state_ = std::make_unique<State>(options, images, device);
-  state_->options.network.sample_size = {static_cast<int>(images.height), static_cast<int>(images.width)};
+  TrainingOptions sized = options;
+  sized.network.sample_size = {static_cast<int>(images.height), static_cast<int>(images.width)};
+  state_ = std::make_unique<State>(sized, images, device);
 }
 Trainer::Trainer(Trainer&&) noexcept = default;
 Trainer::~Trainer() = default;
@@ -346,28 +354,39 @@ void Trainer::load(const std::filesystem::path& file) {
   const auto refuse = [&](const std::string& what) { throw Error(fmt::format("{}: {}", file.string(), what)); };
   if (!saved.metadata().contains("options") || !saved.metadata().contains("step")) refuse("no state of training");
   ordered_json was = ordered_json::parse(saved.metadata().at("options"), nullptr, false);
-  if (was.is_object() && !was.contains("half")) was["half"] = false;  // of states from before there was a choice
   const ordered_json wanted = as_json(s.options, s.images);
+  // Of states from before these were kept:
+  if (was.is_object() && !was.contains("half")) was["half"] = false;
+  if (was.is_object() && !was.contains("pixels")) was["pixels"] = wanted["pixels"];
   for (const auto& [key, value] : wanted.items()) {
     if (!was.is_object() || !was.contains(key) || was[key] != value)
       refuse(fmt::format("was trained with {} = {}, not {}", key,
                          was.is_object() && was.contains(key) ? was[key].dump() : "nothing", value.dump()));
   }
-  const c10::NoGradGuard no_grad;
-  const auto get = [&](const std::string& name, const Tensor& into) {
-    if (saved.at(name).shape != into.sizes().vec()) refuse(fmt::format("tensor '{}' has another shape", name));
-    Tensor values = at::empty(into.sizes(), at::kFloat);
-    saved.read(name, 0, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-    into.copy_(values);
-  };
+  const std::string& text = saved.metadata().at("step");
+  constexpr std::int64_t kMostSteps = std::int64_t{1} << 40;
+  std::int64_t step = -1;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), step);
+  if (problem != std::errc() || end != text.data() + text.size() || step < 0 || step > kMostSteps)
+    refuse(fmt::format("step '{}' is no number of steps", text.substr(0, 40)));
+  std::vector<std::pair<std::string, Tensor>> all;
   for (std::size_t i = 0; i < s.net.parameters().size(); ++i) {
     const auto& [name, tensor] = s.net.parameters()[i];
-    get("weight." + name, tensor);
-    get("average." + name, s.average.parameters()[i].second);
-    get("adam_mean." + name, s.adam.mean[i]);
-    get("adam_square." + name, s.adam.square[i]);
+    all.emplace_back("weight." + name, tensor);
+    all.emplace_back("average." + name, s.average.parameters()[i].second);
+    all.emplace_back("adam_mean." + name, s.adam.mean[i]);
+    all.emplace_back("adam_square." + name, s.adam.square[i]);
   }
-  s.step = std::stoll(saved.metadata().at("step"));
+  for (const auto& [name, into] : all) {  // all are looked at before the first is taken
+    if (saved.at(name).shape != into.sizes().vec()) refuse(fmt::format("tensor '{}' has another shape", name));
+  }
+  const c10::NoGradGuard no_grad;
+  for (const auto& [name, into] : all) {
+    const Tensor values = at::empty(into.sizes(), at::kFloat);
+    saved.read(name, 0, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+    into.copy_(values);
+  }
+  s.step = step;
   s.shuffled_epoch = -1;
 }
 
@@ -396,7 +415,8 @@ double validation_loss(const DiffusionModel& model, Weighting weighting, const I
   const c10::NoGradGuard no_grad;
   double sum = 0;
   std::vector<double> noise(static_cast<std::size_t>(images.size()));
-  constexpr std::int64_t kBatch = 64, kScatter = 7919;  // a prime, so that neighbours in time are other images
+  constexpr std::int64_t kBatch = 64;
+  const std::int64_t scatter = count % 7919 == 0 ? 7907 : 7919;  // primes, so that neighbours in time are other images
   for (int draw = 0; draw < draws; ++draw) {
     for (std::int64_t from = 0; from < count; from += kBatch) {
       const std::int64_t rows = std::min(kBatch, count - from);
@@ -406,7 +426,7 @@ double validation_loss(const DiffusionModel& model, Weighting weighting, const I
         const std::int64_t n = from + row;
         const int t = 1 + static_cast<int>((2 * n + 1) * schedule.steps() / (2 * count));
         fill_normal(seed, static_cast<std::uint64_t>(n), static_cast<std::uint64_t>(draw), noise);
-        batch.set(row, (n * kScatter + draw) % count, false, schedule, t, noise, model.process.prediction, weighting);
+        batch.set(row, (n * scatter + draw) % count, false, schedule, t, noise, model.process.prediction, weighting);
       }
       sum += batch.mean_loss(model.net) * static_cast<double>(rows);
     }

@@ -292,10 +292,36 @@ UNet UNet::clone() const {
   return copy;
 }
 
+namespace {
+
+/// Holds what decides a network's size to the file's tensors, before memory is asked for.
+void check_sizes(const UNetConfig& config, const SafetensorsFile& weights, const std::filesystem::path& file) {
+  const auto expect = [&](const std::string& name, std::vector<std::int64_t> shape) {
+    const auto found = weights.tensors().find(name);
+    if (found == weights.tensors().end()) throw Error(fmt::format("{}: tensor '{}' is missing", file.string(), name));
+    if (found->second.shape != shape)
+      throw Error(fmt::format("{}: tensor '{}' has the shape [{}]; by config.json it is [{}]", file.string(), name,
+                              fmt::join(found->second.shape, ", "), fmt::join(shape, ", ")));
+  };
+  expect("conv_in.weight", {config.block_out_channels.front(), config.in_channels, 3, 3});
+  expect("conv_out.weight", {config.out_channels, config.block_out_channels.front(), 3, 3});
+  for (std::size_t level = 0; level < config.block_out_channels.size(); ++level) {
+    const int channels = config.block_out_channels[level];
+    expect(fmt::format("down_blocks.{}.resnets.{}.conv2.weight", level, config.layers_per_block - 1),
+           {channels, channels, 3, 3});
+  }
+  if (!config.class_embed_type && config.num_class_embeds)
+    expect("class_embedding.weight", {*config.num_class_embeds, 4 * config.block_out_channels.front()});
+}
+
+}  // namespace
+
 UNet UNet::load(const std::filesystem::path& folder) {
-  UNet net(read_unet_config(folder / "config.json"));
+  const UNetConfig config = read_unet_config(folder / "config.json");
   const std::filesystem::path file = folder / "diffusion_pytorch_model.safetensors";
   const SafetensorsFile weights(file);
+  check_sizes(config, weights, file);
+  UNet net(config);
   const c10::NoGradGuard no_grad;
   std::map<std::string, bool> used;
   for (auto& [name, tensor] : net.parts_->named) {

@@ -120,6 +120,11 @@ void check(const UNetConfig& c) {
   at_least("out_channels", c.out_channels, 1);
   at_least("layers_per_block", c.layers_per_block, 1);
   if (c.sample_size.size() != 0 && c.sample_size.size() != 2) refuse("sample_size", "is no height and width");
+  constexpr int kMostSide = 1 << 16;
+  for (const int side : c.sample_size) {
+    at_least("sample_size", side, 1);
+    if (side > kMostSide) refuse("sample_size", fmt::format("is {}, more than {}", side, kMostSide));
+  }
   const std::size_t levels = c.block_out_channels.size();
   if (levels == 0 || levels > 16) refuse("block_out_channels", fmt::format("has {} levels", levels));
   if (c.down_block_types.size() != levels)

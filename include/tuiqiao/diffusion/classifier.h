@@ -12,7 +12,7 @@
 
 namespace tuiqiao {
 
-/// Labels of read_images' images, 0 to 9, where their folder or file has some beside it in MNIST's names.
+/// Labels of read_images' images of a folder with MNIST's files.
 /// Throws: tuiqiao::Error.
 std::vector<std::uint8_t> read_labels(const std::filesystem::path& folder, const std::string& part = "train");
 

@@ -44,9 +44,9 @@ std::unique_ptr<Denoiser> skip_tuned(DiffusionModel& model, const SkipTuning& tu
                                      std::vector<std::int64_t> classes = {});
 
 /// How much of what each joined block makes moves with the skip that it is given: |out(rho) - out(1)| over |1 - rho|
-/// |out(1)|, for rho = 0.9 at one skip at a time, by index. 0 where a norm behind the joint cancels the factor, of the
-/// order 1 where it is felt. Leaves the network's skips plain. Shapes: x [B, C, H, W], t [B], as UNet::forward. Cost:
-/// skips + 1 evaluations.
+/// |out(1)|, for rho = 0.9 at one skip at a time, by index. Where a norm behind the joint cancels the factor, only what
+/// goes round the norm moves (the block's shortcut): the figure is smaller there, not 0. Leaves the network's skips
+/// plain. Shapes: x [B, C, H, W], t [B], as UNet::forward. Cost: skips + 1 evaluations.
 std::vector<double> skip_effects(UNet& net, const at::Tensor& x, const at::Tensor& t, const at::Tensor& classes = {});
 
 }  // namespace tuiqiao

@@ -34,7 +34,7 @@ void adaptive(Run& run) {
   std::array<Numbers, kStages> slopes;
   Numbers there(run.x.size());
   const auto slope_at = [&](std::span<const double> at, double place, Numbers& slope) {
-    const int done = std::clamp(static_cast<int>((place - start) / (end - start) * last), 0, last);
+    const int done = end == start ? 0 : std::clamp(static_cast<int>((place - start) / (end - start) * last), 0, last);
     run.denoise(done, at, std::exp(place), slope);
     for (std::size_t i = 0; i < slope.size(); ++i) slope[i] = at[i] - slope[i];
   };

@@ -100,6 +100,10 @@ void euler_maruyama(Run& run) {
   for (int n = 0; n < run.steps(); ++n) {
     const double from = run.sigma(n), to = run.sigma(n + 1);
     run.epsilon(n, run.x, from, epsilon);
+    if (to == 0) {  // the rate and the noise of the last moment belong to no step of finite length
+      step_along(run.x, -from, epsilon, run.x);
+      continue;
+    }
     step_along(run.x, run.rate(n, run.s_fraction(n)) * (to - from), epsilon, run.x);
     run.add_noise(n, from, to, run.s_fraction(n) * std::sqrt(std::abs((from - to) * (from + to))));
   }

@@ -1,8 +1,11 @@
 #include "diffusion/samplers/run.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
 namespace tuiqiao::sampling {
 
@@ -12,7 +15,10 @@ double Run::h(int n) const {
 
 double Run::s_fraction(int n) const {
   if (!options.s_fraction_of) return options.s_fraction;
-  return options.s_fraction_of(sigma(n + 1) > 0 ? std::sqrt(sigma(n) * sigma(n + 1)) : sigma(n));
+  const double fraction = options.s_fraction_of(sigma(n + 1) > 0 ? std::sqrt(sigma(n) * sigma(n + 1)) : sigma(n));
+  if (!(fraction >= 0 && fraction <= 1))
+    throw std::invalid_argument(fmt::format("[sample] s_fraction_of gave {}, outside [0, 1]", fraction));
+  return fraction;
 }
 
 double Run::rate(int n, double c) const { return sigma(n + 1) < sigma(n) ? 1 + c * c : 1 - c * c; }
