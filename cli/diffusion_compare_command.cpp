@@ -79,7 +79,23 @@ class Comparison {
     return fmt::format("{} nfe {} rho {} seed {}", way.sampler.sampler, way.evaluations(), way.rho_bottom, seed);
   }
 
+  template <class T>
+  static void drop_repeated(std::vector<T>& values) {
+    std::vector<T> kept;
+    for (const T& value : values) {
+      if (std::find(kept.begin(), kept.end(), value) == kept.end()) kept.push_back(value);
+    }
+    values = std::move(kept);
+  }
+
   void plan(const OpenedModel& opened) {
+    drop_repeated(a_.samplers);
+    drop_repeated(a_.nfe);
+    drop_repeated(a_.rhos);
+    drop_repeated(a_.seeds);
+    for (const double rho : a_.rhos) {
+      if (!std::isfinite(rho)) throw std::invalid_argument(fmt::format("--rhos: {} is not finite", rho));
+    }
     for (const std::string& name : a_.samplers) {
       const SamplerInfo& info = sampler_named(name);
       if (info.name == "adaptive") throw std::invalid_argument("--samplers: adaptive chooses its own evaluations");

@@ -86,6 +86,7 @@ class Edit {
   int variations() const { return by_flow() ? 1 : a_.variations; }
 
   void settle_sigmas() {
+    if (!std::isfinite(a_.strength)) throw std::invalid_argument("--strength: not finite");
     if (by_flow() && !a_.sampler_given) a_.sampler.sampler = kByFlow;
     if (a_.sampler.sigma_max > 0 || a_.sampler.schedule == "steps")
       throw std::invalid_argument(

@@ -4,6 +4,8 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "diffusion_commands.h"
@@ -18,7 +20,7 @@ namespace tuiqiao::cli {
 namespace {
 
 constexpr const char* kExamples = R"(Examples:
-  tuiqiao diffusion forward --model models/fashion --x x.npy --t 500 --out eps.npy
+  tuiqiao diffusion forward --model models/fashion-mnist --x x.npy --t 500 --out eps.npy
   tuiqiao diffusion forward --model net/ --x x.npy --t 0,10,999 --class 4,4,1 --out y.npy
 Timesteps count from 0, as those of diffusers do.)";
 
@@ -46,6 +48,11 @@ int run(const Arguments& a) {
   const NpyArray array = read_npy(a.x);
   if (array.shape.size() != 4)
     throw Error(fmt::format("{}: {} sides; [B, C, H, W] is wanted", a.x, array.shape.size()));
+  const auto is_finite = [](double value) { return std::isfinite(value); };
+  if (array.values.empty()) throw Error(fmt::format("{}: holds no images", a.x));
+  if (!std::all_of(array.values.begin(), array.values.end(), is_finite))
+    throw Error(fmt::format("{}: holds numbers that are not finite", a.x));
+  if (!std::all_of(a.t.begin(), a.t.end(), is_finite)) throw std::invalid_argument("--t: not finite");
   const c10::NoGradGuard no_grad;
   const at::Device device = net.device();
   const at::Tensor x = at::tensor(at::ArrayRef<double>(array.values)).to(at::kFloat).reshape(array.shape);
@@ -57,6 +64,7 @@ int run(const Arguments& a) {
   }
   const at::Tensor times = at::tensor(at::ArrayRef<double>(t)).to(at::kFloat);
   const at::Tensor y = net.forward(x.to(device), times.to(device), classes).cpu().contiguous();
+  if (!at::isfinite(y).all().item<bool>()) throw Error(fmt::format("{}: its answer is not finite", a.model));
   write_file_atomically(
       a.out, npy_of(std::span<const float>(y.data_ptr<float>(), static_cast<std::size_t>(y.numel())), y.sizes().vec()));
   return kDone;

@@ -46,6 +46,8 @@ int measure(Arguments a, const std::stop_token& stop) {
   check_writable(a.plot);
   const OpenedModel model = open_model(a.model, a.device.device);
   const Inputs data = read_inputs(a.inputs, model);
+  if (!std::isfinite(a.sigma_min) || !std::isfinite(a.sigma_max))
+    throw std::invalid_argument("--sigma-min and --sigma-max: not finite");
   LikelihoodOptions options = a.options;
   options.sigma_min = a.sigma_min > 0 ? a.sigma_min : model.schedule.sigma(1);
   options.sigma_max = a.sigma_max > 0 ? a.sigma_max : model.schedule.sigma(model.schedule.steps());

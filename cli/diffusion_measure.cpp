@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
@@ -162,7 +163,10 @@ ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& 
 json kept_results(const std::string& file, const ordered_json& settings) {
   std::ifstream in(file);
   json kept = json::parse(in, nullptr, false);
-  if (!kept.is_object() || !kept.contains("settings")) return nullptr;
+  std::error_code problem;
+  if (std::filesystem::is_empty(file, problem) || problem || !std::filesystem::is_regular_file(file)) return nullptr;
+  if (!kept.is_object() || !kept.contains("settings") || !kept["settings"].is_object())
+    throw Error(fmt::format("{}: is there, and holds no results of an earlier run; name another file", file));
   for (const auto& [name, value] : settings.items()) {
     const json there = kept["settings"].value(name, json());
     if (there != json(value))

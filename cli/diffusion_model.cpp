@@ -4,11 +4,10 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "file_output.h"
 #include "tuiqiao/diffusion/model.h"
 #include "tuiqiao/diffusion/skip_tuning.h"
 
@@ -21,9 +20,7 @@ using nlohmann::json;
 constexpr std::string_view kAnalytic = "analytic:";
 
 Mixture read_mixture(const std::string& file) {
-  std::ifstream in(file);
-  if (!in) throw Error(fmt::format("{}: cannot be read", file));
-  const json object = json::parse(std::string(std::istreambuf_iterator<char>(in), {}), nullptr, false);
+  const json object = json::parse(read_text(file), nullptr, false);
   if (!object.is_object()) throw Error(fmt::format("{}: is no JSON object", file));
   for (const auto& [key, value] : object.items()) {
     if (key != "weights" && key != "means" && key != "stds")

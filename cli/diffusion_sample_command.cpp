@@ -79,6 +79,9 @@ class SampleRun {
   bool is_ancestral() const { return a_.sampler.sampler == kAncestral; }
 
   void settle_ancestral() {
+    if (a_.sampler.brownian)
+      throw std::invalid_argument(
+          "--brownian: the ancestral sampler's steps are the process's, with noise of their own");
     if (a_.sampler.schedule != "steps")
       throw std::invalid_argument("--schedule: the ancestral sampler takes the process's own steps");
     options_.variance = a_.variance.empty() ? model_->variance : variance_from_name(a_.variance);

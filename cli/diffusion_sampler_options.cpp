@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+#include <utility>
 
 #include "terminal.h"
 #include "tuiqiao/diffusion/grids.h"
@@ -67,6 +69,16 @@ bool SamplerArguments::without_noise() const {
 }
 
 std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
+  const std::pair<const char*, double> numbers[] = {{"--sigma-min", sigma_min},
+                                                    {"--sigma-max", sigma_max},
+                                                    {"--karras-rho", rho},
+                                                    {"--eta", eta},
+                                                    {"--churn", churn},
+                                                    {"--tolerance", tolerance},
+                                                    {"--s-fraction", s_fractions.front()}};
+  for (const auto& [name, value] : numbers) {
+    if (!std::isfinite(value)) throw std::invalid_argument(fmt::format("{}: {} is not finite", name, value));
+  }
   if (schedule == "steps") {
     if (sigma_min > 0 || sigma_max > 0)
       throw std::invalid_argument("--sigma-min and --sigma-max go with --schedule log_sigma, karras, cosine or time");

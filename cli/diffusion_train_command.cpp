@@ -1,9 +1,14 @@
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -81,6 +86,24 @@ std::vector<ordered_json> earlier_records(const fs::path& file, std::int64_t ste
   return records;
 }
 
+/// Keeps other runs out of a folder.
+class FolderLock {
+ public:
+  explicit FolderLock(const fs::path& folder)
+      : descriptor_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (descriptor_ < 0) throw Error(fmt::format("{}: {}", folder.string(), std::strerror(errno)));
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+    ::close(descriptor_);
+    throw Error(fmt::format("{}: another run trains here", folder.string()));
+  }
+  ~FolderLock() { ::close(descriptor_); }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int descriptor_;
+};
+
 class TrainingRun {
  public:
   TrainingRun(const Arguments& arguments, std::stop_token stop) : a_(arguments), stop_(std::move(stop)), out_(a_.out) {}
@@ -96,6 +119,7 @@ class TrainingRun {
     std::error_code problem;
     fs::create_directories(out_, problem);
     if (problem) throw Error(fmt::format("{}: {}", out_.string(), problem.message()));
+    const FolderLock lock(out_);
     Trainer trainer(options_, images_, at::Device(a_.device.device));
     const bool resumed = fs::exists(state_file());
     if (resumed) {
@@ -167,8 +191,17 @@ class TrainingRun {
         loss = norm = 0;
       }
       if (step.step % a_.save_every == 0 || last || stopping) save(trainer);
-      if (step.step % a_.sample_every == 0 || last) sample(trainer);
+      if (step.step % a_.sample_every == 0 || last) sample_or_save(trainer);
       if (stopping) throw Interrupted();
+    }
+  }
+
+  void sample_or_save(const Trainer& trainer) {
+    try {
+      sample(trainer);
+    } catch (const Interrupted&) {
+      if (saved_ < trainer.steps()) save(trainer);
+      throw;
     }
   }
 
@@ -220,6 +253,7 @@ class TrainingRun {
     noise(0, x);
     AncestralOptions how;
     how.clip = model.process.clip;
+    how.progress.stop = stop_;
     sample_ancestral(
         *denoiser, model.process.schedule(),
         strided_steps(model.process.steps, std::min(a_.sample_steps, model.process.steps), Spacing::trailing), noise,

@@ -7,7 +7,10 @@
 
 #include <atomic>
 #include <cerrno>
+#include <fstream>
+#include <sstream>
 #include <system_error>
+#include <utility>
 
 #include "tuiqiao/error.h"
 
@@ -66,6 +69,19 @@ int write_all(int descriptor, const void* data, std::size_t size) {
     size -= static_cast<std::size_t>(written);
   }
   return 0;
+}
+
+std::string read_text(const fs::path& file) {
+  constexpr std::uintmax_t kMost = std::uintmax_t{1} << 26;
+  std::error_code problem;
+  if (fs::is_directory(file, problem)) throw Error(fmt::format("{}: a folder, not a file", file.string()));
+  const std::uintmax_t size = fs::file_size(file, problem);
+  if (!problem && size > kMost) throw Error(fmt::format("{}: {} bytes are too many", file.string(), size));
+  std::ifstream in(file, std::ios::binary);
+  std::ostringstream text;
+  if (in.is_open() && in.peek() != std::ifstream::traits_type::eof()) text << in.rdbuf();
+  if (!in.is_open() || in.bad()) throw Error(fmt::format("{}: cannot be read", file.string()));
+  return std::move(text).str();
 }
 
 void write_file_atomically(const fs::path& file, std::string_view content) {

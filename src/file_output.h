@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 namespace tuiqiao {
@@ -23,5 +24,9 @@ int write_all(int descriptor, const void* data, std::size_t size);
 /// file (/dev/stdout, a named pipe) is written to directly. Threads: may be called at once.
 /// Throws: tuiqiao::Error "cannot write FILE: REASON"; nothing is left beside the file then.
 void write_file_atomically(const std::filesystem::path& file, std::string_view content);
+
+/// All bytes of a text file of settings. Throws: tuiqiao::Error "FILE: ..." where it cannot be read, is a folder, or is
+/// larger than such a file can be.
+std::string read_text(const std::filesystem::path& file);
 
 }  // namespace tuiqiao

@@ -109,7 +109,8 @@ SafetensorsEntry entry_of(const std::filesystem::path& file, const std::string& 
   return entry;
 }
 
-void check_apart(const std::filesystem::path& file, const std::map<std::string, SafetensorsEntry>& tensors) {
+void check_apart(const std::filesystem::path& file, const std::map<std::string, SafetensorsEntry>& tensors,
+                 std::uint64_t held) {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> places;
   for (const auto& [name, entry] : tensors) {
     if (entry.begin < entry.end) places.emplace_back(entry.begin, entry.end);
@@ -118,6 +119,8 @@ void check_apart(const std::filesystem::path& file, const std::map<std::string, 
   for (std::size_t i = 1; i < places.size(); ++i) {
     if (places[i].first < places[i - 1].second) refuse(file, "two tensors share bytes");
   }
+  const std::uint64_t end = places.empty() ? 0 : places.back().second;
+  if (end < held) refuse(file, fmt::format("{} bytes follow the last tensor", held - end));
 }
 
 }  // namespace
@@ -159,7 +162,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& file) : file_(file
       }
     }
   }
-  check_apart(file, tensors_);
+  check_apart(file, tensors_, size - data_at_);
 }
 
 const SafetensorsEntry& SafetensorsFile::at(const std::string& name) const {

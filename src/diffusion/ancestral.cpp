@@ -63,6 +63,7 @@ void sample_ancestral(const Denoiser& denoiser, const Schedule& schedule, std::s
     } else {
       denoiser.denoise(unit, schedule.sigma(t), clean);
     }
+    check_answer(clean, schedule.sigma(t));
     if (options.clip > 0) {
       for (double& value : clean) value = std::clamp(value, -options.clip, options.clip);
     }

@@ -9,11 +9,17 @@
 #include <utility>
 
 #include "tuiqiao/diffusion/noise.h"
+#include "tuiqiao/error.h"
 
 namespace tuiqiao {
 
 void Denoiser::denoise_with_variance(std::span<const double>, double, std::span<double>, std::span<double>) const {
   throw std::invalid_argument("[Denoiser] the model predicts no variance");
+}
+
+void check_answer(std::span<const double> denoised, double sigma) {
+  if (!std::all_of(denoised.begin(), denoised.end(), [](double value) { return std::isfinite(value); }))
+    throw Error(fmt::format("the model's answer at sigma = {:.6g} is not finite", sigma));
 }
 
 std::string_view name(Prediction prediction) {

@@ -9,14 +9,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <utility>
 
 #include "diffusion/parts.h"
+#include "file_output.h"
 
 namespace tuiqiao {
 
@@ -93,9 +92,7 @@ Schedule ProcessConfig::schedule() const {
 }
 
 ProcessConfig read_process_config(const fs::path& file) {
-  std::ifstream in(file);
-  if (!in) throw Error(fmt::format("{}: cannot be read", file.string()));
-  const json object = json::parse(std::string(std::istreambuf_iterator<char>(in), {}), nullptr, false);
+  const json object = json::parse(read_text(file), nullptr, false);
   if (!object.is_object()) throw Error(fmt::format("{}: is no JSON object", file.string()));
   ProcessConfig c;
   check_kind(file, object);

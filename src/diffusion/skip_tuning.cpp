@@ -81,6 +81,9 @@ std::vector<double> skip_factors(const SkipTuning& tuning, int skips) {
 void tune_skips(UNet& net, const SkipTuning& tuning) { net.set_join(scaled_join(skip_factors(tuning, net.skips()))); }
 
 void set_freeu(UNet& net, const FreeU& freeu) {
+  for (const double factor : {freeu.b1, freeu.b2, freeu.s1, freeu.s2}) {
+    if (!std::isfinite(factor)) throw std::invalid_argument(fmt::format("[set_freeu] a factor of {}", factor));
+  }
   const int skips = net.skips(), of_level = net.config().layers_per_block + 1;
   net.set_join([=](const Tensor& upward, const Tensor& skip, int index) {
     const int level = (skips - 1 - index) / of_level;

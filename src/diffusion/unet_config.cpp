@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
@@ -119,11 +117,18 @@ void check(const UNetConfig& c) {
   at_least("in_channels", c.in_channels, 1);
   at_least("out_channels", c.out_channels, 1);
   at_least("layers_per_block", c.layers_per_block, 1);
+  const auto at_most = [](const char* field, int value, int most) {
+    if (value > most) refuse(field, fmt::format("is {}, more than {}", value, most));
+  };
+  constexpr int kMostLayers = 64, kMostChannels = 1 << 16;
+  at_most("layers_per_block", c.layers_per_block, kMostLayers);
+  at_most("in_channels", c.in_channels, kMostChannels);
+  at_most("out_channels", c.out_channels, kMostChannels);
   if (c.sample_size.size() != 0 && c.sample_size.size() != 2) refuse("sample_size", "is no height and width");
   constexpr int kMostSide = 1 << 16;
   for (const int side : c.sample_size) {
     at_least("sample_size", side, 1);
-    if (side > kMostSide) refuse("sample_size", fmt::format("is {}, more than {}", side, kMostSide));
+    at_most("sample_size", side, kMostSide);
   }
   const std::size_t levels = c.block_out_channels.size();
   if (levels == 0 || levels > 16) refuse("block_out_channels", fmt::format("has {} levels", levels));
@@ -138,6 +143,7 @@ void check(const UNetConfig& c) {
   for (std::size_t level = 0; level < levels; ++level) {
     const int channels = c.block_out_channels[level];
     at_least("block_out_channels", channels, 1);
+    at_most("block_out_channels", channels, kMostChannels);
     divides("norm_num_groups", c.norm_num_groups, channels);
     const bool attention = c.down_block_types[level] == "AttnDownBlock2D" ||
                            c.up_block_types[levels - 1 - level] == "AttnUpBlock2D" ||
@@ -213,9 +219,7 @@ void check_unet_config(const UNetConfig& config, const char* function) {
 }
 
 UNetConfig read_unet_config(const std::filesystem::path& file) {
-  std::ifstream in(file);
-  if (!in) throw Error(fmt::format("{}: cannot be read", file.string()));
-  const std::string text(std::istreambuf_iterator<char>(in), {});
+  const std::string text = read_text(file);
   try {
     return config_of(json::parse(text, nullptr, false));
   } catch (const Problem& problem) {

@@ -33,6 +33,10 @@ class Denoiser {
                                      std::span<double> fraction) const;
 };
 
+/// Refuses an estimate of clean data that holds what is no number.
+/// Throws: tuiqiao::Error "the model's answer at sigma = ... is not finite".
+void check_answer(std::span<const double> denoised, double sigma);
+
 /// What a network predicts: the noise, the clean data, or v = A eps - B x_0.
 enum class Prediction { epsilon, sample, v };
 /// diffusers' names: "epsilon", "sample", "v_prediction".

@@ -37,6 +37,7 @@ struct FreeU {
   double b1 = 1, b2 = 1;  ///< deepest level, next one
   double s1 = 1, s2 = 1;
 };
+/// Throws: std::invalid_argument "[set_freeu] ..." where a factor is not finite.
 void set_freeu(UNet& net, const FreeU& freeu);
 
 /// The network as a Denoiser whose skips are tuned, by sigma where `strength` says so; it sets the network's join.

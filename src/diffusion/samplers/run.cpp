@@ -33,6 +33,7 @@ void Run::denoise(int n, std::span<const double> at, double level, Numbers& deno
   denoised.resize(at.size());
   denoiser_.denoise(at, level, denoised);
   ++evaluations_;
+  check_answer(denoised, level);
   if (options.clip > 0) {
     for (double& value : denoised) value = std::clamp(value, -options.clip, options.clip);
   }
