@@ -50,7 +50,7 @@ Judged judge_to_file(const OutputHead& head, AuditOptions options, const auditin
   for (;;) {
     Judged judged;
     options.from = store.next();
-    if (options.from > 0) go_as_whole(options, auditing::Problem(head, options.radius));
+    if (options.from > 0 || !options.ids.empty()) go_as_whole(options, auditing::Problem(head, options.radius));
     std::optional<auditing::MarginError> error;
     const auto begin = [&](const AuditFrame& frame) {
       if (error) return;

@@ -113,7 +113,7 @@ struct AuditOptions {
   /// Least number of classes for which bounds settle most pairs instead of products.
   std::int64_t bounds_from = 2048;
   /// Most bytes to hold beside the head and the result, in about; 0: as many as make it fast. Less memory changes no
-  /// verdict and no certificate.
+  /// verdict; a margin may be another lower bound.
   std::int64_t memory = 0;
   /// Classes below have their verdicts already, from a run that was cut short: the others get the same as in a run of
   /// all. 0: none has.
@@ -146,10 +146,13 @@ struct AuditResult {
 
 /// Proves for every class of an output layer whether greedy decoding can choose it.
 /// No verdict rests on an unproven rounding: what float64 with its error bound does not settle goes to rationals, or
-/// is unknown. The same input gives the same verdicts and certificates whatever `ids` and the number of threads; but a
-/// class whose row another has names the first of `ids` with that row in `same_as`.
-/// Throws: std::invalid_argument on shapes or options; tuiqiao::Error on weights that are not finite; Interrupted.
-/// Source: the minimax form of the article; Grivas et al., Low-rank softmax can have unargmaxable classes, ACL 2022.
+/// is unknown. The same input gives the same verdicts and certificates whatever the number of threads. `ids` change no
+/// verdict, but where they are few (a quarter of `bounds_from`) maybe a witness; and a class whose row another has
+/// names the first of `ids` with that row in `same_as`. Threads: its own (OpenMP); one call at a time, of this and of
+/// check_certificates, since OpenBLAS's number of threads is the process's. Cost: docs/audit-figures.md; some 1/15 of
+/// the product of all rows with all rows for a model's head. Throws: std::invalid_argument on shapes or options;
+/// tuiqiao::Error on weights that are not finite; Interrupted. Source: the minimax form of the article; Grivas et al.,
+/// Low-rank softmax can have unargmaxable classes, ACL 2022.
 AuditResult audit(const OutputHead& head, const AuditOptions& options = {});
 
 }  // namespace tuiqiao

@@ -40,11 +40,12 @@ struct CertificateCheck {
 /// The subject of a file of certificates, by its first line. Throws: tuiqiao::Error.
 CertificateSubject read_certificate_subject(const std::filesystem::path& file);
 
-/// Proves every verdict of a certificates file anew from the weights, by code that shares nothing with the audit.
+/// Proves every verdict of a certificates file anew from the weights, by code that shares no arithmetic with the audit.
 /// The head must be the one that was audited, bias, gain, shift and norm included.
 /// Throws: tuiqiao::Error "FILE: line N: ..." on a damaged line, a missing, doubled or misplaced class, or a head other
 /// than the file's; Interrupted.
-/// Cost: some 1/10 of the product of all rows with all rows; the whole of it with `brute`.
+/// Threads: its own (OpenMP); one call at a time, of this and of audit. Cost: some 1/10 of the product of all rows with
+/// all rows; the whole of it with `brute`.
 CertificateCheck check_certificates(const OutputHead& head, const std::filesystem::path& file,
                                     const CertificateCheckOptions& options = {});
 

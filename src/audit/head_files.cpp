@@ -67,6 +67,7 @@ T little(std::string_view bytes, std::size_t at) {
 
 struct ZipEntry {
   std::uint16_t method = 0;
+  std::uint32_t crc = 0;
   std::size_t packed = 0, size = 0, header_at = 0;
 };
 
@@ -81,8 +82,9 @@ std::map<std::string, ZipEntry> zip_entries(const fs::path& file, std::string_vi
   for (int i = 0; i < count; ++i) {
     if (at > bytes.size() || bytes.size() - at < kMember || bytes.substr(at, 4) != "PK\x01\x02")
       refuse(file, "the .npz file's list of members is damaged");
-    const ZipEntry entry{little<std::uint16_t>(bytes, at + 10), little<std::uint32_t>(bytes, at + 20),
-                         little<std::uint32_t>(bytes, at + 24), little<std::uint32_t>(bytes, at + 42)};
+    const ZipEntry entry{little<std::uint16_t>(bytes, at + 10), little<std::uint32_t>(bytes, at + 16),
+                         little<std::uint32_t>(bytes, at + 20), little<std::uint32_t>(bytes, at + 24),
+                         little<std::uint32_t>(bytes, at + 42)};
     const std::size_t length = little<std::uint16_t>(bytes, at + 28);
     if (length > bytes.size() - at - kMember) refuse(file, "the .npz file's list of members is damaged");
     entries[std::string(bytes.substr(at + kMember, length))] = entry;
@@ -99,7 +101,14 @@ std::string unpacked(const fs::path& file, std::string_view bytes, const ZipEntr
                            little<std::uint16_t>(bytes, entry.header_at + 28);
   if (from > bytes.size() || entry.packed > bytes.size() - from) refuse(file, "a .npz member is cut off");
   const std::string_view packed = bytes.substr(from, entry.packed);
-  if (entry.method == 0) return std::string(packed);
+  const auto is_right = [&](std::string_view data) {
+    return data.size() == entry.size &&
+           crc32_z(0, reinterpret_cast<const Bytef*>(data.data()), data.size()) == entry.crc;
+  };
+  if (entry.method == 0) {
+    if (!is_right(packed)) refuse(file, "a .npz member is damaged");
+    return std::string(packed);
+  }
   if (entry.method != 8) refuse(file, "a .npz member that is packed in an unknown way");
   if (entry.size / 1100 > entry.packed) refuse(file, "a .npz member is damaged");  // deflate packs no tighter
   std::string result(entry.size, '\0');
@@ -112,7 +121,7 @@ std::string unpacked(const fs::path& file, std::string_view bytes, const ZipEntr
   const int status = inflate(&stream, Z_FINISH);
   const bool whole = status == Z_STREAM_END && stream.avail_out == 0;
   inflateEnd(&stream);
-  if (!whole) refuse(file, "a .npz member is damaged");
+  if (!whole || !is_right(result)) refuse(file, "a .npz member is damaged");
   return result;
 }
 

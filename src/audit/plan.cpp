@@ -1,6 +1,7 @@
 #include "audit/plan.h"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <stdexcept>
@@ -11,6 +12,8 @@ namespace {
 
 constexpr double kPerClass = 160;  // bytes of a class: its group, length, order, verdict slot and the like
 constexpr double kPerOpen = 12e3;  // of a class that is being settled: rows taken in and rows near it
+constexpr double kSolver = 100;    // of a square of the columns
+constexpr double kMostSampled = 32768;
 
 double bytes_of(const Problem& problem, const Plan& plan) {
   const auto classes = static_cast<double>(problem.classes()), n = static_cast<double>(problem.columns());
@@ -20,7 +23,9 @@ double bytes_of(const Problem& problem, const Plan& plan) {
   if (plan.keep_rows) bytes += classes * n * 2;
   bytes += static_cast<double>(plan.batch) * (n * 22 + 16e3);
   bytes += static_cast<double>(plan.block) * kPerOpen;
-  return bytes + n * n * 20 + 64e6;  // whitening, sampled rows, the solver's matrices
+  bytes += n * n * 20 + std::min(classes, kMostSampled) * n * 4;  // whitening and the rows that it is made from
+  // A class deep inside takes matrices of 9/4 n rows, on each thread.
+  return bytes + static_cast<double>(omp_get_max_threads()) * kSolver * n * n + 64e6;
 }
 
 }  // namespace

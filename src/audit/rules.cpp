@@ -55,6 +55,7 @@ bool add_whitening(const Problem& problem, const std::vector<std::int64_t>& grou
   if (n < 2 || n > kMostWhitened || groups.size() < 2 * n) return false;
   const std::size_t step = (groups.size() + kMostSampled - 1) / kMostSampled;
   std::vector<float> rows;
+  rows.reserve((groups.size() + step - 1) / step * n);
   for (std::size_t g = 0; g < groups.size(); g += step) {
     const float* row = problem.approximate(groups[g]);
     for (std::size_t j = 0; j < n; ++j) rows.push_back(row[j] - frame.centre[j]);
