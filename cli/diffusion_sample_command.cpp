@@ -128,8 +128,8 @@ class SampleRun {
       progress.report = [&](std::string_view what, std::int64_t done, std::int64_t total) {
         bar_.show(what, done, total);
       };
-      options_.mean_square_errors =
-          mean_square_errors(*denoiser, model_->schedule, steps_, data, 1, a_.seed + 2, a_.batch, progress);
+      options_.mean_square_errors = mean_square_errors(*denoiser, model_->schedule, steps_, data, 1, a_.seed + 2,
+                                                       a_.batch, progress, options_.clip);
       return;
     }
     throw std::invalid_argument("--variance optimal is not estimated for networks with classes");

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <array>
@@ -89,7 +90,8 @@ std::string stored(const std::map<std::string, std::string>& members) {
   };
   std::string bytes, list;
   for (const auto& [name, content] : members) {
-    const std::string common = number(0, 4) + number(0, 4) + number(0, 4) + number(content.size(), 4) +
+    const auto sum = crc32_z(0, reinterpret_cast<const Bytef*>(content.data()), content.size());
+    const std::string common = number(0, 4) + number(0, 4) + number(sum, 4) + number(content.size(), 4) +
                                number(content.size(), 4) + number(name.size(), 2) + number(0, 2);
     list += "PK\x01\x02" + number(20, 2) + number(20, 2) + common + number(0, 10) + number(bytes.size(), 4) + name;
     bytes += "PK\x03\x04" + number(20, 2) + common + name + content;
@@ -106,6 +108,9 @@ TEST_F(HeadFiles, ReadsNpz) {
   expect_refused(stored({{"a.npy", array}, {"w.npy", array}}), "2 members");
   expect_refused(stored({{"a.npy", array}}), "no member 'w'", {"w", "", ""});
   const std::string good = stored({{"w.npy", array}});
+  std::string flipped = good;
+  flipped[good.find(array) + array.size() - 1] ^= 1;  // of a number
+  expect_refused(flipped, "damaged");
   std::mt19937 random(3);
   for (int i = 0; i < 800; ++i) {
     std::string bytes = good;

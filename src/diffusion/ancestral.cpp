@@ -90,11 +90,15 @@ void sample_ancestral(const Denoiser& denoiser, const Schedule& schedule, std::s
 
 std::vector<double> mean_square_errors(const Denoiser& denoiser, const Schedule& schedule, std::span<const int> steps,
                                        std::span<const double> data, int draws, std::uint64_t seed, std::int64_t batch,
-                                       const Progress& progress) {
+                                       const Progress& progress, double clip) {
   const auto width = static_cast<std::size_t>(denoiser.size());
   if (data.empty() || data.size() % width != 0 || draws < 1 || batch < 1)
     throw std::invalid_argument(fmt::format("[mean_square_errors] {} numbers as rows of {}, {} draws, batches of {}",
                                             data.size(), width, draws, batch));
+  for (const int step : steps) {
+    if (step < 1 || step > schedule.steps())
+      throw std::invalid_argument(fmt::format("[mean_square_errors] step {} outside [1, {}]", step, schedule.steps()));
+  }
   const std::size_t part = static_cast<std::size_t>(batch) * width;
   std::vector<double> errors, noisy(part), clean(part);
   for (std::size_t n = 0; n < steps.size(); ++n) {
@@ -109,6 +113,8 @@ std::vector<double> mean_square_errors(const Denoiser& denoiser, const Schedule&
             n * static_cast<std::size_t>(draws) + static_cast<std::size_t>(draw), some);
         for (std::size_t i = 0; i < count; ++i) some[i] = data[from + i] + sigma * some[i];
         denoiser.denoise(some, sigma, {clean.data(), count});
+        check_answer({clean.data(), count}, sigma);
+        for (std::size_t i = 0; i < count && clip > 0; ++i) clean[i] = std::clamp(clean[i], -clip, clip);
         for (std::size_t i = 0; i < count; ++i) sum += std::pow(data[from + i] - clean[i], 2);
       }
     }

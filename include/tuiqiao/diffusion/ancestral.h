@@ -53,9 +53,11 @@ void sample_ancestral(const Denoiser& denoiser, const Schedule& schedule, std::s
                       const NoiseSource& noise, const AncestralOptions& options, std::span<double> x);
 
 /// v_t of each step: the mean square of x_0 - D a number, over data rows that are noised `draws` times.
-/// Shapes: data: rows of size(). Cost: steps * draws evaluations of all rows, in batches of `batch` rows.
+/// Shapes: data: rows of size(). `clip` as the sampler's, whose estimates these are the errors of.
+/// Throws: std::invalid_argument "[mean_square_errors] ..."; tuiqiao::Error where an answer is not finite; Interrupted.
+/// Cost: steps * draws evaluations of all rows, in batches of `batch` rows.
 std::vector<double> mean_square_errors(const Denoiser& denoiser, const Schedule& schedule, std::span<const int> steps,
                                        std::span<const double> data, int draws, std::uint64_t seed,
-                                       std::int64_t batch = 64, const Progress& progress = {});
+                                       std::int64_t batch = 64, const Progress& progress = {}, double clip = 0);
 
 }  // namespace tuiqiao
