@@ -93,8 +93,11 @@ std::string stored(const std::map<std::string, std::string>& members) {
     const auto sum = crc32_z(0, reinterpret_cast<const Bytef*>(content.data()), content.size());
     const std::string common = number(0, 4) + number(0, 4) + number(sum, 4) + number(content.size(), 4) +
                                number(content.size(), 4) + number(name.size(), 2) + number(0, 2);
-    list += "PK\x01\x02" + number(20, 2) + number(20, 2) + common + number(0, 10) + number(bytes.size(), 4) + name;
-    bytes += "PK\x03\x04" + number(20, 2) + common + name + content;
+    const std::string version = number(20, 2);
+    for (const std::string& part :
+         {std::string("PK\x01\x02"), version, version, common, number(0, 10), number(bytes.size(), 4), name})
+      list += part;
+    for (const std::string& part : {std::string("PK\x03\x04"), version, common, name, content}) bytes += part;
   }
   return bytes + list + "PK\x05\x06" + number(0, 4) + number(members.size(), 2) + number(members.size(), 2) +
          number(list.size(), 4) + number(bytes.size(), 4) + number(0, 2);

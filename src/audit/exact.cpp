@@ -69,7 +69,7 @@ class HullProgram {
     costs_ = costs;
     costs_.emplace_back(0);
     for (std::size_t r = 0; r < equations_; ++r) {
-      const Rational cost = costs[basis_[r]];
+      const Rational& cost = costs[basis_[r]];
       if (sgn(cost) == 0) continue;
       for (std::size_t j = 0; j < costs_.size(); ++j) {
         if (sgn(table_[r][j]) != 0) costs_[j] -= cost * table_[r][j];

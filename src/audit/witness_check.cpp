@@ -15,7 +15,7 @@ namespace tuiqiao::auditing {
 
 namespace {
 
-constexpr double kUnit = 0x1p-53, kFloatUnit = 0x1p-24;
+constexpr double kUnit = 0x1p-53;
 
 double length_of(const double* z, std::size_t n) {
   double squares = 0;

@@ -153,7 +153,8 @@ void check(const UNetConfig& c) {
   }
   if (c.attn_norm_num_groups) divides("attn_norm_num_groups", *c.attn_norm_num_groups, c.block_out_channels.back());
   one_of("time_embedding_type", c.time_embedding_type, {"positional", "fourier"});
-  if (c.time_embedding_type == "positional" && !(c.freq_shift < c.block_out_channels[0] / 2))
+  const int half = c.block_out_channels[0] / 2;  // of the embedding are sines
+  if (c.time_embedding_type == "positional" && !(c.freq_shift < half))
     refuse("freq_shift",
            fmt::format("is {}: not less than half of {} channels", c.freq_shift, c.block_out_channels[0]));
   one_of("downsample_type", c.downsample_type, {"conv", "resnet"});
