@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
+#include <exception>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -229,17 +229,19 @@ int run(Arguments& a, const std::stop_token& stop) {
   const MpiWorld world;
   if (world.size() == 1) return a.verify.empty() ? run_audit(a, stop, world) : run_verify(a, stop);
   // Whatever ends one process must end the others, which would wait for it.
-  const int code = carry_out([&]() -> int {
+  int code = kDone;
+  const auto together = [&] {
     if (a.out.empty() || !a.verify.empty() || !a.shard.empty() || !a.ids.empty())
       throw std::invalid_argument("[audit] under mpirun: --out, and neither --verify, --shard nor --ids");
-    try {
-      return run_audit(a, stop, world);
-    } catch (const std::filesystem::filesystem_error& error) {
-      throw Error(fmt::format("{}: {}", error.path1().string(), error.code().message()));
-    } catch (const std::runtime_error& error) {
-      throw Error(error.what());
-    }
-  });
+    return run_audit(a, stop, world);
+  };
+  try {
+    code = carry_out(together);
+  } catch (const OutputClosed&) {
+    world.abort(kOutputClosed);
+  } catch (const std::exception& error) {  // what main would say, who comes too late
+    world.abort(say(kBadInput, error.what()));
+  }
   if (code != kDone && code != kUnknownVerdicts) world.abort(code);
   return code;
 }

@@ -11,9 +11,9 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <stdexcept>
 
+#include "file_output.h"
 #include "tuiqiao/diffusion/images.h"
 #include "tuiqiao/diffusion/skip_tuning.h"
 
@@ -113,12 +113,6 @@ std::string text_of(XXH64_hash_t hash) { return fmt::format("{:016x}", hash); }
 
 std::string hash_of_text(const std::string& text) { return text_of(XXH3_64bits(text.data(), text.size())); }
 
-std::string hash_of_file(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  const std::string bytes(std::istreambuf_iterator<char>(in), {});
-  return hash_of_text(bytes);
-}
-
 std::string hash_of(const Images& images) { return text_of(XXH3_64bits(images.values.data(), images.values.size())); }
 
 std::string hash_of(const UNet& net) {
@@ -143,7 +137,7 @@ ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& 
           {"half", model.half},
           {"classes", model.classes},
           {"classifier", measure.classifier},
-          {"classifier_weights", hash_of_file(measure.classifier)},
+          {"classifier_weights", hash_of_text(read_text(measure.classifier))},
           {"reference", measure.reference},
           {"reference_images", hash_of(read_images(measure.reference))},
           {"count", measure.count},
