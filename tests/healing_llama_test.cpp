@@ -158,6 +158,7 @@ class Separate final : public Decoder {
   int window() const override { return inner_.window(); }
   int length(Branch branch) const override { return inner_.length(branch); }
   Branch fork(Branch branch) override { return inner_.fork(branch); }
+  Branch fork_briefly(Branch branch) override { return inner_.fork_briefly(branch); }
   void close(Branch branch) override { inner_.close(branch); }
   using Decoder::extend;
   void extend(std::span<const Extension> extensions) override { inner_.extend(extensions); }

@@ -557,6 +557,39 @@ TEST(LlamaDecoder, SlidingWindowsNeedNoWholeCache) {
   }
 }
 
+TEST(LlamaDecoder, BriefForksLeaveNothingBehind) {
+  // Forks that share the cells of a window of 16, many more of them than the cache has room for at once.
+  const LlamaModel& model = tiny("tiny-gemma3");
+  LlamaDecoderOptions options;
+  options.max_branches = 40;
+  options.window = 2000;
+  options.threads = 1;
+  LlamaDecoder decoder(model, options);
+  const Branch trunk = decoder.open();
+  std::vector<Token> text;
+  for (unsigned round = 0; round < 60; ++round) {
+    const std::vector<Token> more = random_tokens(model.vocabulary(), 30, round);
+    decoder.extend({trunk, more, Rows::none});
+    text = joined(text, more);
+    std::vector<std::vector<Token>> tails;
+    std::vector<Branch> forks;
+    for (unsigned k = 0; k < 30; ++k) {
+      forks.push_back(decoder.fork_briefly(trunk));
+      tails.push_back(random_tokens(model.vocabulary(), 2, 1000 + k));
+    }
+    std::vector<Extension> extensions;
+    for (std::size_t k = 0; k < forks.size(); ++k) extensions.push_back({forks[k], tails[k]});
+    decoder.extend(extensions);
+    if (round % 20 == 19) {
+      EXPECT_LE(distance(copy_row(decoder.row(forks[7])), row_alone(model, joined(text, tails[7]))), kBatchShapeNats);
+    }
+    for (const Branch fork : forks) decoder.close(fork);
+  }
+  const std::vector<Token> last = random_tokens(model.vocabulary(), 5, 99);
+  decoder.extend({trunk, last});
+  EXPECT_LE(distance(copy_row(decoder.row(trunk)), row_alone(model, joined(text, last))), kBatchShapeNats);
+}
+
 // ---- the real model ----
 
 TEST(RealModel, SlidingWindowOf512) {

@@ -13,6 +13,8 @@
 #include <tuple>
 #include <utility>
 
+#include "parallel.h"
+
 namespace tuiqiao {
 
 namespace {
@@ -111,9 +113,13 @@ class Follower {
  private:
   void add_node(Weighed prefix, std::span<const Token> tokens) {
     Node& node = nodes_.emplace_back(Node{std::move(prefix), tokens, {}});
-    node.weights.reserve(tokens.size());
-    for (const Token token : tokens)
-      node.weights.push_back(vocabulary_.ends(token) ? 0 : std::exp(node.prefix.with(token) - reference_));
+    node.weights.resize(tokens.size());
+    constexpr std::size_t kTogether = 8192;
+    parallel_for(static_cast<std::int64_t>((tokens.size() + kTogether - 1) / kTogether), [&](std::int64_t block) {
+      const std::size_t begin = static_cast<std::size_t>(block) * kTogether;
+      for (std::size_t i = begin; i < std::min(begin + kTogether, tokens.size()); ++i)
+        node.weights[i] = vocabulary_.ends(tokens[i]) ? 0 : std::exp(node.prefix.with(tokens[i]) - reference_);
+    });
   }
   Token token_of(const Next& next) const { return nodes_[next.node].tokens[next.at]; }
   std::string_view bytes_of(const Next& next) const { return vocabulary_.bytes(token_of(next)); }
@@ -341,7 +347,7 @@ class Follower {
   /// Tokens that will end next if the text goes on with them, the few that are not light beside what ended, and those
   /// that end on the way there.
   std::vector<Next> likely_to_end() {
-    constexpr std::size_t kMost = 2;
+    constexpr std::size_t kMost = 3;
     constexpr double kNotLight = 1.0 / 32;
     double ended = 0;
     for (const Ended& e : ended_) ended += e.last.weight;

@@ -11,8 +11,9 @@ namespace tuiqiao {
 
 namespace {
 
-constexpr std::size_t kMostRows = 64;     // of one batch: each is as wide as the vocabulary
-constexpr std::size_t kMostShared = 448;  // tokens that a branch and its forks read at once: with theirs one chunk
+constexpr std::size_t kMostRows = 64;   // of one batch: each is as wide as the vocabulary
+constexpr std::size_t kOneChunk = 512;  // tokens that are read at once
+constexpr std::size_t kShared = 16;     // of longer texts: the last tokens, which a branch and its forks read at once
 
 bool begins(std::span<const Token> tokens, std::span<const Token> with) {
   return with.size() <= tokens.size() && std::equal(with.begin(), with.end(), tokens.begin());
@@ -29,12 +30,12 @@ std::vector<std::vector<Token>> chains_of(std::vector<std::vector<Token>> tails)
   return chains;
 }
 
-/// Forks of a branch, closed in the end.
+/// Brief forks of a branch, closed in the end.
 class Forks {
  public:
   Forks(Decoder& decoder, Branch of, std::size_t count) : decoder_(decoder) {
     try {
-      for (std::size_t i = 0; i < count; ++i) branches_.push_back(decoder.fork(of));
+      for (std::size_t i = 0; i < count; ++i) branches_.push_back(decoder.fork_briefly(of));
     } catch (...) {
       close();
       throw;
@@ -140,8 +141,7 @@ std::vector<Weighed> Trunk::grow_and_weigh(std::span<const Token> tokens, std::v
     grow(tokens);
     return weigh(std::move(tails));
   }
-  // The end only: cells that several branches share are not given back where a window slides on.
-  const std::size_t alone = tokens.size() - std::min(tokens.size(), kMostShared);
+  const std::size_t alone = tokens.size() + count <= kOneChunk ? 0 : tokens.size() - std::min(tokens.size(), kShared);
   if (alone > 0) decoder_.extend({branch_, tokens.first(alone), Rows::none});
   const Forks forks(decoder_, branch_, chains.size());
   std::vector<Extension> extensions{{branch_, tokens.subspan(alone), Rows::last, forks.branches()}};

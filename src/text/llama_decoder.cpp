@@ -60,6 +60,20 @@ class Batch {
   }
   const llama_batch& get() const { return batch_; }
 
+  /// Asks for rows that nobody reads, up to a multiple of four and `most`: ggml multiplies by four at a time, and for
+  /// what is left over passes over the whole output layer once more. (Up to four are one pass, or two.)
+  void round_rows(int most) {
+    int rows = 0;
+    for (int i = 0; i < batch_.n_tokens; ++i) rows += batch_.logits[i] != 0 ? 1 : 0;
+    if (rows <= 4) return;
+    const int to = std::min((rows + 3) / 4 * 4, most);
+    for (int i = 0; i < batch_.n_tokens && rows < to; ++i) {
+      if (batch_.logits[i] != 0) continue;
+      batch_.logits[i] = 1;
+      ++rows;
+    }
+  }
+
  private:
   llama_batch batch_;
   int capacity_;
@@ -130,6 +144,26 @@ struct LlamaDecoder::State {
     }
   }
 
+  Branch fork(Branch branch, bool own_window) {
+    check_alive(branch, "LlamaDecoder::fork");
+    const Branch copy = take_branch("LlamaDecoder::fork");
+    lengths[static_cast<std::size_t>(copy)] = lengths[static_cast<std::size_t>(branch)];
+    try {
+      copy_cells(branch, copy, own_window);
+    } catch (...) {
+      close(copy);
+      throw;
+    }
+    return copy;
+  }
+
+  void close(Branch branch) {
+    check_alive(branch, "LlamaDecoder::close");
+    llama_memory_seq_rm(llama_get_memory(context.get()), branch, -1, -1);
+    lengths[static_cast<std::size_t>(branch)] = -1;
+    rows[static_cast<std::size_t>(branch)].clear();
+  }
+
   Branch take_branch(const char* function) {
     const auto free = std::find(lengths.begin(), lengths.end(), -1);
     if (free == lengths.end()) {
@@ -178,22 +212,28 @@ struct LlamaDecoder::State {
     }
   }
 
-  void copy_cells(Branch from, Branch to) {
+  /// `own_window`: whether the copy gets cells of its own in the layers that slide.
+  void copy_cells(Branch from, Branch to, bool own_window) {
+    const llama_memory_t memory = llama_get_memory(context.get());
+    const int length = lengths[static_cast<std::size_t>(from)];
     bool copied = true;
     if (options.streams) {
       // llama.cpp's own copy is made only by the next evaluation: a state loaded before that would be lost or spread.
-      const bool empty = lengths[static_cast<std::size_t>(from)] == 0;
-      copied = empty || load_sequence(context.get(), to, save_sequence(context.get(), from));
-    } else {
-      llama_memory_seq_cp(llama_get_memory(context.get()), from, to, -1, -1);
+      copied = length == 0 || load_sequence(context.get(), to, save_sequence(context.get(), from));
+    } else if (!slides() || length == 0) {
+      llama_memory_seq_cp(memory, from, to, -1, -1);
+    } else if (own_window) {
       // llama.cpp frees no shared cell that slid out of the window, and would run out of them.
-      if (slides() && lengths[static_cast<std::size_t>(from)] > 0) {
-        copied = copy_window(context.get(), from, to);
-        // What slid out but was not overwritten yet is not copied; branches that share tokens must begin alike.
-        const llama_memory_t memory = llama_get_memory(context.get());
-        if (copied && llama_memory_seq_pos_min(memory, from) != llama_memory_seq_pos_min(memory, to))
-          copied = copy_window(context.get(), from, from);
-      }
+      llama_memory_seq_cp(memory, from, to, -1, -1);
+      copied = copy_window(context.get(), from, to);
+      // What slid out but was not overwritten yet is not copied; branches that share tokens must begin alike.
+      if (copied && llama_memory_seq_pos_min(memory, from) != llama_memory_seq_pos_min(memory, to))
+        copied = copy_window(context.get(), from, from);
+    } else {
+      // What slid out but was not overwritten yet would be shared too: another window of it at most.
+      const int window = llama_model_n_swa(model.state_->model.get());
+      if (length - llama_memory_seq_pos_min(memory, from) > 2 * window) copied = copy_window(context.get(), from, from);
+      llama_memory_seq_cp(memory, from, to, -1, -1);
     }
     if (!copied) throw Error(fmt::format("llama.cpp failed to copy branch {}: {}", from, take_llama_error()));
   }
@@ -285,25 +325,9 @@ bool LlamaDecoder::shares() const {
 
 Branch LlamaDecoder::open() { return state_->take_branch("LlamaDecoder::open"); }
 
-Branch LlamaDecoder::fork(Branch branch) {
-  state_->check_alive(branch, "LlamaDecoder::fork");
-  const Branch copy = state_->take_branch("LlamaDecoder::fork");
-  state_->lengths[static_cast<std::size_t>(copy)] = state_->lengths[static_cast<std::size_t>(branch)];
-  try {
-    state_->copy_cells(branch, copy);
-  } catch (...) {
-    close(copy);
-    throw;
-  }
-  return copy;
-}
-
-void LlamaDecoder::close(Branch branch) {
-  state_->check_alive(branch, "LlamaDecoder::close");
-  llama_memory_seq_rm(llama_get_memory(state_->context.get()), branch, -1, -1);
-  state_->lengths[static_cast<std::size_t>(branch)] = -1;
-  state_->rows[static_cast<std::size_t>(branch)].clear();
-}
+Branch LlamaDecoder::fork(Branch branch) { return state_->fork(branch, true); }
+Branch LlamaDecoder::fork_briefly(Branch branch) { return state_->fork(branch, false); }
+void LlamaDecoder::close(Branch branch) { state_->close(branch); }
 
 std::vector<Branch> LlamaDecoder::read(std::span<const std::vector<Token>> texts, StateStore* store,
                                        const Progress& progress, const std::function<void(const std::string&)>& note) {
@@ -393,6 +417,7 @@ void LlamaDecoder::extend(std::span<const Extension> extensions) {
   s.batch.clear();
 
   const auto evaluate = [&](bool last) {
+    s.batch.round_rows(static_cast<int>(s.params.n_outputs_max));
     decode(s.context.get(), s.batch);
     for (int i = 0; i < s.batch.size(); ++i) {  // only now: a batch that fails has added nothing
       for (int k = 0; k < s.batch.get().n_seq_id[i]; ++k)

@@ -32,7 +32,7 @@ int NbceDecoder::length(Branch branch) const {
   return longest;
 }
 
-Branch NbceDecoder::fork(Branch branch) {
+Branch NbceDecoder::fork_members(Branch branch, Branch (Decoder::*way)(Branch)) {
   const Group& original = group(branch, "NbceDecoder::fork");
   const auto living = std::count_if(groups_.begin(), groups_.end(), [](const Group& g) { return !g.members.empty(); });
   if (living >= max_branches()) {
@@ -41,7 +41,7 @@ Branch NbceDecoder::fork(Branch branch) {
   Group copy;
   copy.previous = original.previous;
   try {
-    for (const Branch member : original.members) copy.members.push_back(inner_.fork(member));
+    for (const Branch member : original.members) copy.members.push_back((inner_.*way)(member));
   } catch (...) {
     for (const Branch member : copy.members) inner_.close(member);
     throw;

@@ -56,6 +56,9 @@ class Decoder {
   /// A new branch with the same text. It has no row until it is extended.
   /// Throws: std::invalid_argument when max_branches() live already.
   virtual Branch fork(Branch branch) = 0;
+  /// As fork, of a fork that is closed before `branch` is extended by itself: nothing need be copied for the time when
+  /// they go separate ways.
+  virtual Branch fork_briefly(Branch branch) { return fork(branch); }
   /// Forgets a branch; its number may be given out again.
   virtual void close(Branch branch) = 0;
   /// Appends to several branches, together. The rows asked for replace those of the extension before.

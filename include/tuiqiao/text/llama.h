@@ -109,6 +109,7 @@ class LlamaDecoder final : public Decoder {
   /// In one cache for all branches, unless the model is recurrent or a hybrid of such, or slides over a small window.
   bool shares() const override;
   Branch fork(Branch branch) override;
+  Branch fork_briefly(Branch branch) override;
   void close(Branch branch) override;
   using Decoder::extend;
   /// As Decoder::extend. What had been evaluated before a tuiqiao::Error counts: length() tells how much of each

@@ -31,7 +31,8 @@ class NbceDecoder final : public Decoder {
   int window() const override { return inner_.window(); }
   /// Of its longest inner branch.
   int length(Branch branch) const override;
-  Branch fork(Branch branch) override;
+  Branch fork(Branch branch) override { return fork_members(branch, &Decoder::fork); }
+  Branch fork_briefly(Branch branch) override { return fork_members(branch, &Decoder::fork_briefly); }
   void close(Branch branch) override;
   using Decoder::extend;
   void extend(std::span<const Extension> extensions) override;
@@ -55,6 +56,7 @@ class NbceDecoder final : public Decoder {
     std::vector<PoolingResult> steps;
   };
   const Group& group(Branch branch, const char* function) const;
+  Branch fork_members(Branch branch, Branch (Decoder::*way)(Branch));
 
   Decoder& inner_;
   std::size_t contexts_;
