@@ -212,9 +212,10 @@ class Real {
   AuditResult result_;
 };
 
-json bench_flat() {
-  const bench::FlatHead flat(50000, 1024);
-  Run run = measure("flat", flat.head);
+/// `near`: with rows near the hull of the others.
+json bench_flat(bool near) {
+  const bench::FlatHead flat(50000, 1024, 8, near);
+  Run run = measure(near ? "flat, near" : "flat", flat.head);
   print_levels(run.result.effort);
   std::int64_t wrong = 0;
   for (const ClassVerdict& verdict : run.result.verdicts) {
@@ -257,7 +258,7 @@ int run(const std::string& model, const std::string& out, std::set<std::string> 
   json results = json::object();
   if (std::ifstream in(out); in) results = json::parse(in, nullptr, false);
   if (!results.is_object()) results = json::object();
-  if (parts.empty()) parts = {"model", "flat", "sizes", "solvers", "q4_0"};
+  if (parts.empty()) parts = {"model", "flat", "near", "sizes", "solvers", "q4_0"};
   const auto keep = [&](const std::string& part, json record) {
     results[part] = std::move(record);
     results["threads"] = omp_get_max_threads();
@@ -266,7 +267,8 @@ int run(const std::string& model, const std::string& out, std::set<std::string> 
   const double load = bench::warn_of_load();
   fmt::print("{} threads\n", omp_get_max_threads());
   print_header();
-  if (parts.count("flat") != 0) keep("flat", bench_flat());
+  if (parts.count("flat") != 0) keep("flat", bench_flat(false));
+  if (parts.count("near") != 0) keep("near", bench_flat(true));
   if (parts.count("sizes") != 0) {
     keep("sizes", bench_sizes());
     const std::string chart = std::filesystem::path(out).replace_extension(".svg").string();
@@ -290,7 +292,7 @@ int run(const std::string& model, const std::string& out, std::set<std::string> 
 int main(int argc, char** argv) try {
   choose_blas_kernels(argv);
   if (argc < 3) {
-    fmt::print(stderr, "usage: {} MODEL.gguf OUT.json [model|flat|sizes|solvers|q4_0]...\n", argv[0]);
+    fmt::print(stderr, "usage: {} MODEL.gguf OUT.json [model|flat|near|sizes|solvers|q4_0]...\n", argv[0]);
     return 2;
   }
   return run(argv[1], argv[2], {argv + 3, argv + argc});

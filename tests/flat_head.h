@@ -31,15 +31,18 @@ inline OutputHead normal_head(std::int64_t classes, std::int64_t columns, double
   return head;
 }
 
-/// A head with a flat spectrum whose verdicts are known but for few: trained rows, of which 1 in 100 is shrunk to 2/5
-/// and still its own witness from the centre, and 1 in 110 so far that only a solver tells; `inside` rows that are
-/// means of 2 x columns trained ones; `reserved` copies of the first of those; `copies` of trained rows, one each.
+/// A head with a flat spectrum whose verdicts are known but for few: trained rows; `inside` rows that are means of
+/// 2 x columns trained ones; `reserved` copies of the first of those; `copies` of trained rows, one each. With `near`,
+/// of the trained rows 1 in 100 is shrunk to 2/5 and still its own witness from the centre, and 1 in 110 so far, to
+/// near the hull of the others, that only a solver tells.
 struct FlatHead {
   static constexpr std::int64_t kFirstHard = 60, kHardStep = 110;
   OutputHead head;
   std::int64_t trained = 0, inside = 8, reserved = 600, copies = 84;
+  bool near = true;
 
-  FlatHead(std::int64_t classes, std::int64_t columns) {
+  FlatHead(std::int64_t classes, std::int64_t columns, std::int64_t deep = 8, bool with_near = true)
+      : inside(deep), near(with_near) {
     trained = classes - inside - reserved - copies;
     head = normal_head(trained, columns, 0, 0.08, 3);
     const auto n = static_cast<std::size_t>(columns);
@@ -53,8 +56,8 @@ struct FlatHead {
         x = static_cast<float>(centre[j] + factor * (static_cast<double>(x) - centre[j]));
       }
     };
-    for (std::int64_t i = 50; i < trained; i += 100) shrink(i, 0.4);
-    for (std::int64_t i = kFirstHard; i < trained; i += kHardStep)
+    for (std::int64_t i = 50; near && i < trained; i += 100) shrink(i, 0.4);
+    for (std::int64_t i = kFirstHard; near && i < trained; i += kHardStep)
       shrink(i, 4.6 / std::sqrt(static_cast<double>(columns)));
     for (std::int64_t p = 0; p < inside; ++p) {
       std::vector<double> mean(n, 0);
@@ -73,7 +76,7 @@ struct FlatHead {
 
   /// Nothing where construction does not tell.
   std::optional<Verdict> expected(std::int64_t i) const {
-    if (i < trained && i % kHardStep == kFirstHard) return std::nullopt;
+    if (near && i < trained && i % kHardStep == kFirstHard) return std::nullopt;
     if (i >= trained + inside + reserved) return Verdict::tie_only;
     if (i >= trained) return Verdict::unargmaxable;
     return i % 11 == 0 && i / 11 < copies ? Verdict::tie_only : Verdict::argmaxable;

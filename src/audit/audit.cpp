@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -17,6 +19,7 @@
 #include "audit/plan.h"
 #include "audit/problem.h"
 #include "audit/prove.h"
+#include "audit/row_sample.h"
 #include "audit/rules.h"
 #include "audit/screen.h"
 #include "audit/spread.h"
@@ -48,8 +51,9 @@ struct Open {
   std::vector<std::int64_t> pool;     ///< rows near it, for which intermediate witnesses are checked
   std::vector<std::int64_t> support;  ///< of the last hull that held it
   Attempt attempt;
-  int proof = 0;       ///< of the attempt, where it has no witness
-  bool plain = false;  ///< no HullWitness helps
+  int proof = 0;         ///< of the attempt, where it has no witness
+  bool plain = false;    ///< no HullWitness helps
+  bool sampled = false;  ///< the rows are those of the sample too
 };
 
 double length_of(const std::vector<double>& z) {
@@ -310,7 +314,15 @@ class Audit {
       one.plain = true;
     }
     ClassSolver solver(problem_, one.k, options_.solver, frame_.reach);
-    solver.add(one.rows);
+    if (one.sampled) {
+      std::vector<std::int64_t> others;
+      std::copy_if(one.rows.begin(), one.rows.end(), std::back_inserter(others),
+                   [&](std::int64_t i) { return !sample_->has(i); });
+      solver.add(others);
+      solver.add(*sample_);
+    } else {
+      solver.add(one.rows);
+    }
     for (int step = 0;; ++step) {
       Attempt attempt = solver.solve(precise);
       if (!attempt.has_witness || step == kMostNearSteps) return attempt;
@@ -321,18 +333,13 @@ class Audit {
     }
   }
 
-  /// For a row that seems to lie deep inside: so many rows, evenly spread, that their hull probably holds it. False
-  /// where there are not as many.
+  /// For a row that seems to lie deep inside. False where there are not enough rows for a sample.
   bool take_sample(Open& one) const {
-    const std::vector<std::int64_t>& groups = ledger_.groups();
-    const std::size_t count = 9 * problem_.columns() / 4 + 64;
-    if (groups.size() < 2 * count) return false;
-    std::vector<std::int64_t> taken;
-    for (std::size_t s = 0; s < count; ++s) {
-      const std::int64_t i = groups[s * groups.size() / count];
-      if (i != one.k) taken.push_back(i);
-    }
-    join(one.rows, taken);
+    if (!RowSample::is_possible(problem_, ledger_.groups())) return false;
+    std::call_once(sample_made_, [&] { sample_.emplace(problem_, ledger_.groups(), frame_.centre); });
+    join(one.rows, sample_->rows());
+    std::erase(one.rows, one.k);
+    one.sampled = true;
     return true;
   }
 
@@ -432,6 +439,8 @@ class Audit {
   std::vector<WitnessRule> rules_;  ///< in the order they are tried
   std::optional<Screen> screen_;    ///< for the first of them
   std::optional<Sweep> sweep_;      ///< for the others and the solver's witnesses
+  mutable std::once_flag sample_made_;
+  mutable std::optional<RowSample> sample_;  ///< once a class needs it
   AuditEffort effort_;
 };
 

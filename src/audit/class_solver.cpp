@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "audit/exact.h"
 #include "audit/min_norm.h"
@@ -28,12 +29,14 @@ class Points {
     names_.push_back(name);
     values_.insert(values_.end(), point.begin(), point.end());
   }
-  /// Brings the Gram matrix up to the points.
-  const std::vector<double>& gram() {
+  /// Brings the Gram matrix up to the points. `write_corner`: writes the products of those that are new with one
+  /// another to rows of `step` numbers, where they need not be multiplied.
+  const std::vector<double>& gram(const std::function<void(double* to, std::size_t step)>& write_corner = {}) {
     const std::size_t count = names_.size(), known = known_;
+    if (count == known) return gram_;
     std::vector<double> grown(count * count);
     for (std::size_t i = 0; i < known; ++i) std::copy_n(gram_.data() + i * known, known, grown.data() + i * count);
-    if (count > known && columns_ > 0) {
+    if (columns_ > 0) {
       const int fresh = static_cast<int>(count - known), old = static_cast<int>(known), n = static_cast<int>(columns_);
       const double* added = values_.data() + known * columns_;
       double* corner = grown.data() + known * count;
@@ -41,15 +44,29 @@ class Points {
         cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, fresh, old, n, 1, added, n, values_.data(), n, 0, corner,
                     static_cast<int>(count));
       }
-      cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, fresh, n, 1, added, n, 0, corner + known,
-                  static_cast<int>(count));
-      for (std::size_t i = 0; i < count; ++i) {
-        for (std::size_t j = std::max(i + 1, known); j < count; ++j) grown[i * count + j] = grown[j * count + i];
+      if (write_corner) {
+        write_corner(corner + known, count);
+      } else {
+        cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, fresh, n, 1, added, n, 0, corner + known,
+                    static_cast<int>(count));
       }
+      mirror(grown, count, known, write_corner ? known : count);
     }
     gram_ = std::move(grown);
     known_ = count;
     return gram_;
+  }
+  /// Makes rows 0 to `most` of a Gram matrix, from column `from` on, of what lies below the diagonal.
+  static void mirror(std::vector<double>& gram, std::size_t count, std::size_t from, std::size_t most) {
+    constexpr std::size_t kTile = 32;
+    for (std::size_t top = 0; top < most; top += kTile) {
+      for (std::size_t left = std::max(top, from / kTile * kTile); left < count; left += kTile) {
+        for (std::size_t i = top; i < std::min(top + kTile, most); ++i) {
+          for (std::size_t j = std::max({i + 1, from, left}); j < std::min(left + kTile, count); ++j)
+            gram[i * count + j] = gram[j * count + i];
+        }
+      }
+    }
   }
   std::vector<double> combination(const MinNorm& found) const {
     std::vector<double> sum(columns_, 0);
@@ -142,14 +159,16 @@ void round_witness(const Problem& problem, std::vector<double>& z) {
 
 struct ClassSolver::State {
   const Problem& problem;
+  std::int64_t k;
   AuditSolver solver;
   double bias_scale, scale = 0;
   std::vector<double> own;
   Points points;
   MinNorm found;  ///< of the points when it last solved
 
-  State(const Problem& all, std::int64_t k, AuditSolver how, double reach)
+  State(const Problem& all, std::int64_t of, AuditSolver how, double reach)
       : problem(all),
+        k(of),
         solver(how),
         bias_scale(all.has_ball() ? all.radius() : reach),
         own(all.columns()),
@@ -165,6 +184,13 @@ struct ClassSolver::State {
 ClassSolver::ClassSolver(const Problem& problem, std::int64_t k, AuditSolver solver, double reach)
     : state_(std::make_unique<State>(problem, k, solver, reach)) {}
 ClassSolver::~ClassSolver() = default;
+
+void ClassSolver::add(const RowSample& sample) {
+  State& s = *state_;
+  s.points.gram();  // of what was taken in before
+  add(sample.rows_but(s.k));
+  s.points.gram([&](double* to, std::size_t step) { sample.write_products(s.k, s.scale * s.scale, to, step); });
+}
 
 void ClassSolver::add(std::span<const std::int64_t> rows) {
   const std::size_t n = state_->own.size();

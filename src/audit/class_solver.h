@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "audit/problem.h"
+#include "audit/row_sample.h"
 
 namespace tuiqiao::auditing {
 
@@ -30,6 +31,8 @@ class ClassSolver {
   ClassSolver& operator=(const ClassSolver&) = delete;
 
   void add(std::span<const std::int64_t> rows);
+  /// All rows of a sample but x_k; none of them may have been taken in.
+  void add(const RowSample& sample);
   Attempt solve(bool precise);
 
  private:

@@ -4,9 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
-#include <optional>
+#include <span>
 
 namespace tuiqiao::auditing {
 
@@ -16,61 +15,87 @@ namespace {
 constexpr double kZero = 1e-26;       // what rounding leaves of 0
 constexpr double kZeroGram = 1e-15;   // the same where only the Gram matrix tells
 constexpr double kShort = 1e-7;       // from here on the points tell more than the Gram matrix
-constexpr double kClear = 1e-11;      // from here on the Gram matrix still tells which points are far below
 constexpr double kConverged = 1e-10;  // relative gap between the length and the bound on it
 constexpr double kNoWeight = 1e-13;
 
-/// The lower triangle L with L L' = 1 1' + G over the support, kept through additions and removals.
+/// The upper triangle R with R' R = 1 1' + G / scale over the support, in its order, kept through additions and
+/// removals.
 class Factor {
  public:
-  explicit Factor(std::size_t most) : most_(most), l_(most * most) {}
+  Factor(const std::vector<double>& gram, std::size_t n, double scale, std::size_t most)
+      : gram_(gram), n_(n), scale_(scale), most_(most), r_(most * most) {}
 
-  /// False where the new point depends on the others to rounding.
-  bool add(const std::vector<double>& products, double diagonal) {
-    if (size_ == most_) return false;
-    double* row = l_.data() + size_ * most_;
-    std::copy(products.begin(), products.end(), row);
-    solve(CblasNoTrans, row);
-    const double rest = diagonal - cblas_ddot(static_cast<int>(size_), row, 1, row, 1);
-    if (rest <= 1e-14 * diagonal) return false;
-    row[size_++] = std::sqrt(rest);
-    return true;
+  const std::vector<int>& support() const { return support_; }
+
+  /// Leaves out points that depend on the others to rounding, and those for which there is no room. Returns how many
+  /// joined.
+  std::size_t join(std::span<const int> points) {
+    const std::size_t old = support_.size(), count = std::min(points.size(), most_ - old);
+    if (count == 0) return 0;
+    const int size = static_cast<int>(old), step = static_cast<int>(most_), fresh = static_cast<int>(count);
+    for (std::size_t s = 0; s < old; ++s) {
+      for (std::size_t p = 0; p < count; ++p) row(s)[old + p] = entry(support_[s], points[p]);
+    }
+    std::vector<double> corner(count * count);
+    for (std::size_t p = 0; p < count; ++p) {
+      for (std::size_t q = p; q < count; ++q) corner[p * count + q] = entry(points[p], points[q]);
+    }
+    if (old > 0) {
+      double* added = r_.data() + old;
+      cblas_dtrsm(CblasRowMajor, CblasLeft, CblasUpper, CblasTrans, CblasNonUnit, size, fresh, 1, r_.data(), step,
+                  added, step);
+      cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, fresh, size, -1, added, step, 1, corner.data(), fresh);
+    }
+    for (std::size_t p = 0; p < count; ++p) {
+      const double rest = corner[p * count + p];
+      if (rest <= 1e-14 * entry(points[p], points[p])) continue;
+      const std::size_t at = support_.size();
+      for (std::size_t s = 0; s < at; ++s) row(s)[at] = row(s)[old + p];  // up, where points were left out
+      const double diagonal = std::sqrt(rest);
+      row(at)[at] = diagonal;
+      for (std::size_t q = p + 1; q < count; ++q) row(at)[old + q] = corner[p * count + q] / diagonal;
+      for (std::size_t i = p + 1; i < count; ++i) {
+        for (std::size_t q = i; q < count; ++q) corner[i * count + q] -= row(at)[old + i] * row(at)[old + q];
+      }
+      support_.push_back(points[p]);
+    }
+    return support_.size() - old;
   }
 
   void remove(std::size_t at) {
-    for (std::size_t k = at + 1; k < size_; ++k) std::copy_n(l_.data() + k * most_, k + 1, l_.data() + (k - 1) * most_);
-    --size_;
-    const int step = static_cast<int>(most_);
-    for (std::size_t k = at; k < size_; ++k) {
-      double& a = l_[k * most_ + k];
-      double& b = l_[k * most_ + k + 1];
-      const double length = std::hypot(a, b), c = a / length, s = b / length;
-      a = length;
-      b = 0;
-      double* below = l_.data() + (k + 1) * most_ + k;
-      if (k + 1 < size_) cblas_drot(static_cast<int>(size_ - k - 1), below, step, below + 1, step, c, s);
+    const std::size_t left = support_.size() - 1;
+    for (std::size_t k = 0; k <= left; ++k) std::copy(row(k) + at + 1, row(k) + left + 1, row(k) + at);
+    for (std::size_t k = at; k < left; ++k) {
+      double *a = row(k) + k, *b = row(k + 1) + k;
+      const double length = std::hypot(*a, *b);
+      cblas_drot(static_cast<int>(left - k), a, 1, b, 1, *a / length, *b / length);
     }
+    support_.erase(support_.begin() + static_cast<std::ptrdiff_t>(at));
   }
 
-  /// Weights of the shortest vector of the support's affine hull: L L' v = 1, scaled to sum 1.
+  /// Weights of the shortest vector of the support's affine hull: R' R v = 1, scaled to sum 1.
   std::vector<double> weights() const {
-    std::vector<double> v(size_, 1);
-    solve(CblasNoTrans, v.data());
-    solve(CblasTrans, v.data());
+    std::vector<double> v(support_.size(), 1);
+    for (const CBLAS_TRANSPOSE how : {CblasTrans, CblasNoTrans})
+      cblas_dtrsv(CblasRowMajor, CblasUpper, how, CblasNonUnit, static_cast<int>(v.size()), r_.data(),
+                  static_cast<int>(most_), v.data(), 1);
     const double sum = std::accumulate(v.begin(), v.end(), 0.0);
     for (double& w : v) w /= sum;
     return v;
   }
 
  private:
-  void solve(CBLAS_TRANSPOSE how, double* x) const {
-    if (size_ > 0)
-      cblas_dtrsv(CblasRowMajor, CblasLower, how, CblasNonUnit, static_cast<int>(size_), l_.data(),
-                  static_cast<int>(most_), x, 1);
+  double* row(std::size_t k) { return r_.data() + k * most_; }
+  double entry(int i, int j) const {
+    return 1 + gram_[static_cast<std::size_t>(i) * n_ + static_cast<std::size_t>(j)] / scale_;
   }
 
-  std::size_t most_, size_ = 0;
-  std::vector<double> l_;
+  const std::vector<double>& gram_;
+  std::size_t n_;
+  double scale_;
+  std::size_t most_;
+  std::vector<int> support_;
+  std::vector<double> r_;  ///< below its diagonal what was there before
 };
 
 /// Products of the hull's vector with every point, by the points.
@@ -105,59 +130,23 @@ double squared_of(const std::vector<int>& support, const std::vector<double>& we
   return sum;
 }
 
-/// Points that were far below at the last look at all of them, for the steps until the next one. Of few points all are
-/// looked at every time.
-class Shortlist {
- public:
-  Shortlist(const std::vector<double>& gram, std::size_t n) : gram_(gram), n_(n) {}
-
-  void fill(const std::vector<double>& h, double squared) {
-    constexpr std::size_t kFewPoints = 512, kListed = 64;
-    listed_.clear();
-    if (n_ <= kFewPoints) return;
-    std::vector<int> order(n_);
-    std::iota(order.begin(), order.end(), 0);
-    std::partial_sort(order.begin(), order.begin() + kListed, order.end(), [&](int a, int b) {
-      const double x = h[static_cast<std::size_t>(a)], y = h[static_cast<std::size_t>(b)];
-      return x != y ? x < y : a < b;
-    });
-    listed_.assign(order.begin(), order.begin() + kListed);
-    depth_ = squared - h[static_cast<std::size_t>(order[0])];
+/// Points that are to join: the lowest, and with it others nearly as low, the more the more points there are.
+std::vector<int> lowest_of(const std::vector<double>& h, double squared) {
+  constexpr std::size_t kMost = 32, kShare = 64;
+  constexpr double kNearly = 0.5;
+  const double least = *std::min_element(h.begin(), h.end());
+  std::vector<int> low;
+  for (std::size_t i = 0; i < h.size(); ++i) {
+    if (h[i] <= squared - kNearly * (squared - least)) low.push_back(static_cast<int>(i));
   }
-
-  /// The lowest of the list, taken off it, if it is still well below; the vector's squared length comes with it.
-  std::optional<int> take(const std::vector<int>& support, const std::vector<double>& weights, double least) {
-    if (listed_.empty()) return std::nullopt;
-    const double squared = product(support[0], support, weights);  // the same for the whole support
-    if (!(squared > least)) return std::nullopt;
-    std::size_t best = 0;
-    double lowest = std::numeric_limits<double>::infinity();
-    for (std::size_t i = 0; i < listed_.size(); ++i) {
-      const double h = product(listed_[i], support, weights);
-      if (h < lowest) {
-        lowest = h;
-        best = i;
-      }
-    }
-    if (!(squared - lowest > 0.3 * depth_)) return std::nullopt;
-    const int found = listed_[best];
-    listed_.erase(listed_.begin() + static_cast<std::ptrdiff_t>(best));
-    return found;
-  }
-
- private:
-  double product(int point, const std::vector<int>& support, const std::vector<double>& weights) const {
-    const double* row = gram_.data() + static_cast<std::size_t>(point) * n_;
-    double sum = 0;
-    for (std::size_t s = 0; s < support.size(); ++s) sum += weights[s] * row[support[s]];
-    return sum;
-  }
-
-  const std::vector<double>& gram_;
-  std::size_t n_;
-  std::vector<int> listed_;
-  double depth_ = 0;
-};
+  const std::size_t count = std::min({low.size(), kMost, 1 + h.size() / kShare});
+  std::partial_sort(low.begin(), low.begin() + static_cast<std::ptrdiff_t>(count), low.end(), [&](int a, int b) {
+    const double x = h[static_cast<std::size_t>(a)], y = h[static_cast<std::size_t>(b)];
+    return x != y ? x < y : a < b;
+  });
+  low.resize(count);
+  return low;
+}
 
 }  // namespace
 
@@ -179,50 +168,32 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
     result.is_zero = true;
     return result;
   }
-  Factor factor(std::min(n, columns + 1));  // no more points are affinely independent
-  std::vector<int> support;
+  Factor factor(gram, n, scale, std::min(n, columns + 1));  // no more points are affinely independent
+  const std::vector<int>& support = factor.support();
   std::vector<double> weights;
-  const auto join = [&](int next) {
-    std::vector<double> products(support.size());
-    for (std::size_t s = 0; s < support.size(); ++s) products[s] = 1 + at(next, support[s]) / scale;
-    if (!factor.add(products, 1 + at(next, next) / scale)) return false;
-    support.push_back(next);
-    weights.push_back(0);
-    return true;
-  };
-  double total = 0;
   for (const int s : start.support) {
-    if (join(s)) total += weights.back() = start.weights[static_cast<std::size_t>(s)];
+    if (factor.join({&s, 1}) == 1) weights.push_back(start.weights[static_cast<std::size_t>(s)]);
   }
   if (support.empty()) {
-    join(first);
-    total = weights.back() = 1;
+    factor.join({&first, 1});
+    weights.assign(1, 1);
   }
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   for (double& w : weights) w /= total;
-  Shortlist shortlist(gram, n);
   const int steps = 20 * count + 100;
   for (int step = 0; step < steps; ++step) {
-    std::optional<int> listed = shortlist.take(support, weights, kClear * scale);
-    const bool whole = !listed;
-    if (whole) {
-      std::vector<double> h = products_of(gram, n, support, weights);
-      result.squared = squared_of(support, weights, h);
-      if (result.squared <= kShort * scale) h = near_products_of(points, columns, n, support, weights, result.squared);
-      result.is_zero = result.squared <= kZero * scale || support.size() > rank;
-      listed = static_cast<int>(std::min_element(h.begin(), h.end()) - h.begin());
-      if (result.is_zero || h[static_cast<std::size_t>(*listed)] >= result.squared * (1 - kConverged)) break;
-      shortlist.fill(h, result.squared);
-    }
-    const int next = *listed;
-    if (std::find(support.begin(), support.end(), next) != support.end()) {
-      if (whole) break;  // rounding has the last word
-      continue;
-    }
-    if (!join(next)) {
-      if (whole) break;
-      continue;
-    }
-    // Towards the shortest vector of the affine hull, dropping points whose weight would turn negative on the way.
+    std::vector<double> h = products_of(gram, n, support, weights);
+    result.squared = squared_of(support, weights, h);
+    if (result.squared <= kShort * scale) h = near_products_of(points, columns, n, support, weights, result.squared);
+    result.is_zero = result.squared <= kZero * scale || support.size() > rank;
+    if (result.is_zero || *std::min_element(h.begin(), h.end()) >= result.squared * (1 - kConverged)) break;
+    std::vector<int> next = lowest_of(h, result.squared);
+    if (std::find(support.begin(), support.end(), next[0]) != support.end()) break;  // rounding has the last word
+    std::erase_if(next, [&](int i) { return std::find(support.begin(), support.end(), i) != support.end(); });
+    if (factor.join(next) == 0) break;
+    weights.resize(support.size(), 0);
+    // Towards the shortest vector of the affine hull, dropping points whose weight would turn negative on the way. Of
+    // those that joined, one at least is wanted as long as nothing has moved: the rest of them are no hindrance.
     for (;;) {
       const std::vector<double> wanted = factor.weights();
       double part = 1;
@@ -233,9 +204,8 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
       if (*std::min_element(wanted.begin(), wanted.end()) > kNoWeight) break;
       const std::size_t before = support.size();
       for (std::size_t s = support.size(); s-- > 0 && support.size() > 1;) {
-        if (weights[s] > kNoWeight) continue;
+        if (weights[s] > kNoWeight || wanted[s] > kNoWeight) continue;
         factor.remove(s);
-        support.erase(support.begin() + static_cast<std::ptrdiff_t>(s));
         weights.erase(weights.begin() + static_cast<std::ptrdiff_t>(s));
       }
       if (support.size() == before) break;

@@ -13,6 +13,7 @@ namespace {
 constexpr double kPerClass = 160;  // bytes of a class: its group, length, order, verdict slot and the like
 constexpr double kPerOpen = 12e3;  // of a class that is being settled: rows taken in and rows near it
 constexpr double kSolver = 100;    // of a square of the columns
+constexpr double kSample = 60;     // the same
 constexpr double kMostSampled = 32768;
 
 double bytes_of(const Problem& problem, const Plan& plan) {
@@ -24,8 +25,8 @@ double bytes_of(const Problem& problem, const Plan& plan) {
   bytes += static_cast<double>(plan.batch) * (n * 22 + 16e3);
   bytes += static_cast<double>(plan.block) * kPerOpen;
   bytes += n * n * 20 + std::min(classes, kMostSampled) * n * 4;  // whitening and the rows that it is made from
-  // A class deep inside takes matrices of 9/4 n rows, on each thread.
-  return bytes + static_cast<double>(omp_get_max_threads()) * kSolver * n * n + 64e6;
+  // A class deep inside takes matrices of 9/4 n rows, on each thread; those rows and their products are held once.
+  return bytes + (kSample + static_cast<double>(omp_get_max_threads()) * kSolver) * n * n + 64e6;
 }
 
 }  // namespace

@@ -303,9 +303,14 @@ void Screen::look_closer(Task& task, std::size_t c, std::size_t at) const {
     const double scale = 1 / norms_[w.at];
     for (float& entry : w.y) entry = static_cast<float>(static_cast<double>(entry) * scale);
   }
-  task.row.resize(n);
-  rows_.write(at, task.row.data());
-  const double value = static_cast<double>(product(w.y.data(), task.row.data(), n)) + bias_[at];
+  const float* plain = rows_.plain(at);
+  if (!plain) {
+    task.row.resize(n);
+    rows_.write(at, task.row.data());
+  }
+  const double scaled = plain ? static_cast<double>(product(w.y.data(), plain, n)) * rows_.unit()
+                              : static_cast<double>(product(w.y.data(), task.row.data(), n));
+  const double value = scaled + bias_[at];
   const double error = (float_gamma(n + 2) + 2 * kFloatUnit) * 1.01 * rows_.length(at) + rows_.blur() + bias_blur_;
   if (value + error < w.own) {
     task.best[c] = std::max(task.best[c], value + error);

@@ -38,6 +38,8 @@ ShiftedRows::ShiftedRows(const Problem& problem, const std::vector<std::int64_t>
   usable_ = true;
   const double unit = std::exp2(-std::ilogb(longest_));
   unit_ = static_cast<float>(unit);
+  plain_ = unit > 0x1p-32 && unit < 0x1p32 &&
+           std::all_of(shift_.begin(), shift_.end(), [](float entry) { return entry == 0; });
   for (double& length : lengths_) length *= unit;
   longest_ *= unit;
   blur_ = (error * unit + longest_ * kFloatUnit) * kOutward + 1e-37;

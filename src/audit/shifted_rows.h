@@ -33,6 +33,9 @@ class ShiftedRows {
   double shift(std::size_t column) const { return static_cast<double>(shift_[column]); }
 
   void write(std::size_t at, float* to) const;
+  /// The row before it is multiplied by the unit, where there is no shift and no product with it leaves float32; else
+  /// nothing.
+  const float* plain(std::size_t at) const { return plain_ ? problem_.approximate(names_[at]) : nullptr; }
   /// Puts the rows in another order.
   void sort(const std::vector<std::size_t>& order);
 
@@ -44,7 +47,7 @@ class ShiftedRows {
   std::vector<std::int64_t> names_;
   std::vector<double> lengths_;
   double longest_ = 0, blur_ = 0;
-  bool usable_ = false;
+  bool usable_ = false, plain_ = false;
 };
 
 }  // namespace tuiqiao::auditing
