@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -85,6 +86,25 @@ class Watch {
   Progress progress;
 };
 
+/// No file that is read is written, and none twice.
+void check_files(const Arguments& a) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> taken{a.source.file, a.source.bias, a.source.gain, a.source.shift, a.verify, a.against};
+  taken.insert(taken.end(), a.merge.begin(), a.merge.end());
+  for (const auto& [option, file] : {std::pair{"--out", a.out}, {"--html", a.html}, {"--mask", a.mask}}) {
+    if (file.empty()) continue;
+    for (const std::string& other : taken) {
+      std::error_code problem;
+      const bool same =
+          !other.empty() && (fs::equivalent(file, other, problem) ||
+                             fs::absolute(file).lexically_normal() == fs::absolute(other).lexically_normal());
+      if (same && !fs::is_character_file(file, problem))
+        throw std::invalid_argument(fmt::format("[audit] {} {}: the file is read or written already", option, file));
+    }
+    taken.push_back(file);
+  }
+}
+
 int run_merge(const Arguments& a) {
   if (a.out.empty()) throw std::invalid_argument("[audit] --merge wants --out");
   auditing::merge_certificates({a.merge.begin(), a.merge.end()}, a.out);
@@ -105,7 +125,8 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
   if (!subject.tensor.empty() && !source.head.tensor.empty() && subject.tensor != source.head.tensor)
     throw Error(fmt::format("{}: of tensor {}; the output layer of {} is {} (--tensor {} asks for the other)", a.verify,
                             subject.tensor, a.source.file, source.head.tensor, subject.tensor));
-  if (a.has_radius && (!subject.has_ball || subject.norm != HeadNorm::none || subject.radius != a.radius))
+  const bool matters = subject.has_ball || subject.has_bias;  // without biases z may be scaled
+  if (a.has_radius && matters && (!subject.has_ball || subject.norm != HeadNorm::none || subject.radius != a.radius))
     throw Error(fmt::format("{}: {}, not --radius {}", a.verify,
                             subject.has_ball ? fmt::format("of radius {}", subject.radius) : "of no ball", a.radius));
   Watch watch(stop);
@@ -177,7 +198,7 @@ int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& w
     if (!first) return kDone;
   } catch (const Interrupted&) {
     watch.clear();
-    if (first && !a.out.empty())
+    if (first && !a.out.empty() && std::filesystem::exists(a.out + ".partial"))
       tell(one_line(fmt::format("{}.partial keeps what is done: run it again to go on", a.out)) + "\n");
     throw;
   } catch (const Error& error) {
@@ -185,16 +206,24 @@ int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& w
   }
   const std::vector<TokenFacts> facts = token_facts(head, source.vocabulary, words, unused, watch.progress);
   std::optional<std::vector<VerdictChange>> changes;
+  std::int64_t compared = 0;
   if (!a.against.empty()) {
     std::vector<TokenVerdict> others;
+    std::int64_t classes = 0;
     if (is_certificate_file(a.against)) {
       others = read_verdicts(a.against);
+      classes = read_certificate_subject(a.against).classes;
     } else {
       AuditSourceOptions other = a.source;
       other.file = a.against;
       other.words = false;
-      others = judge(read_audit_source(other).head, options, {}, "").verdicts;
+      const OutputHead with = read_audit_source(other).head;
+      classes = with.classes;
+      if (classes == head.classes) others = judge(with, options, {}, "").verdicts;
     }
+    if (classes != head.classes)
+      throw Error(fmt::format("{}: {} tokens; {} has {}", a.against, classes, a.source.file, head.classes));
+    compared = compared_between(judged.verdicts, others);
     changes = changes_between(judged.verdicts, others);
   }
   watch.clear();
@@ -208,7 +237,7 @@ int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& w
   } else {
     print_text(output, head, judged, facts);
   }
-  if (changes) print_changes(output, *changes, facts);
+  if (changes) print_changes(output, *changes, compared, facts);
   if (!a.json) {
     if (judged.resumed > 0) tell(fmt::format("{} verdicts were there from an earlier run\n", judged.resumed));
     tell(fmt::format("{:.1f} s, peak memory {}\n", judged.seconds, bytes_text(peak_bytes())));
@@ -218,6 +247,7 @@ int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& w
 
 int run(Arguments& a, const std::stop_token& stop) {
   if (a.threads > 0) omp_set_num_threads(a.threads);
+  check_files(a);
   if (!a.merge.empty()) return run_merge(a);
   if (a.source.file.empty()) throw std::invalid_argument("[audit] no FILE");
   if (!a.norm.empty()) a.source.norm = head_norm_from_name(a.norm);
@@ -262,10 +292,10 @@ Run add_audit(CLI::App& app) {
   app.add_flag("--brute", a.brute, "With --verify: multiply every witness by every row");
   option("--norm", a.norm, "NAME", "The norm before the layer: none, rms or layer [the file's; none]");
   auto* radius = option("--radius", a.radius, "R", "Hidden vectors shorter than R only; matters with biases [any]");
-  option("--bias", a.source.bias, "FILE", "Biases: a .npy file, or a tensor of a .safetensors file [the file's]");
+  option("--bias", a.source.bias, "FILE", "Biases: a .npy file, or the name of a tensor in FILE [a GGUF's; 0]");
   option("--tensor", a.source.tensor, "NAME", "Tensor of the rows [found by its usual names]");
-  option("--gain", a.source.gain, "FILE", "The norm's gain, as --bias [the file's; 1]");
-  option("--shift", a.source.shift, "FILE", "LayerNorm's shift, as --bias [the file's; 0]");
+  option("--gain", a.source.gain, "FILE", "The norm's gain, as --bias [a GGUF's; 1]");
+  option("--shift", a.source.shift, "FILE", "LayerNorm's shift, as --bias [a GGUF's; 0]");
   option("--solver", a.solver, "NAME", "For what simple witnesses leave: active-set or frank-wolfe [active-set]");
   option("--ids", a.ids, "IDS", "Tokens to judge, as 3,7,10-20 [all]");
   option("--top", a.top, "N", "Most tokens that a list shows [20]")->check(CLI::Range(0, 1 << 30));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -47,6 +48,11 @@ Judged judge_to_file(const OutputHead& head, AuditOptions options, const auditin
                      const std::string& file) {
   auditing::CertificateStore store(file);
   const std::int64_t count = options.ids.empty() ? head.classes : static_cast<std::int64_t>(options.ids.size());
+  const std::int64_t before =
+      options.ids.empty()
+          ? store.next()
+          : std::lower_bound(options.ids.begin(), options.ids.end(), store.next()) - options.ids.begin();
+  if (store.kept() != before) store.clear();  // lines are missing
   for (;;) {
     Judged judged;
     options.from = store.next();

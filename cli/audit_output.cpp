@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "terminal.h"
 
@@ -160,14 +161,22 @@ std::vector<VerdictChange> changes_between(const std::vector<TokenVerdict>& befo
   return changes;
 }
 
-void print_changes(const AuditOutput& a, const std::vector<VerdictChange>& changes,
+std::int64_t compared_between(const std::vector<TokenVerdict>& before, const std::vector<TokenVerdict>& after) {
+  std::set<std::int64_t> first;
+  for (const TokenVerdict& one : before) first.insert(one.i);
+  return std::count_if(after.begin(), after.end(), [&](const TokenVerdict& one) { return first.contains(one.i); });
+}
+
+void print_changes(const AuditOutput& a, const std::vector<VerdictChange>& changes, std::int64_t compared,
                    const std::vector<TokenFacts>& facts) {
   if (a.json) {
     for (const VerdictChange& one : changes)
       print(ordered_json{{"changed", one.i}, {"from", name(one.before)}, {"to", name(one.after)}}.dump() + "\n");
+    print(ordered_json{{"compared", compared}, {"different", changes.size()}}.dump() + "\n");
     return;
   }
-  print(terminal_text(fmt::format("Another verdict in {}: {}\n", a.against, changes.size())));
+  print(terminal_text(
+      fmt::format("Another verdict in {}: {} of {} tokens compared\n", a.against, changes.size(), compared)));
   for (std::size_t c = 0; c < std::min(changes.size(), static_cast<std::size_t>(a.top)); ++c) {
     const VerdictChange& one = changes[c];
     print(fmt::format("{:>8}  {} -> {}  {}\n", one.i, name(one.before), name(one.after),

@@ -26,12 +26,14 @@ std::string mask_json(const std::vector<std::int64_t>& ids);
 /// Tokens whose verdict is another in the other file.
 std::vector<VerdictChange> changes_between(const std::vector<TokenVerdict>& before,
                                            const std::vector<TokenVerdict>& after);
+/// How many tokens both judge.
+std::int64_t compared_between(const std::vector<TokenVerdict>& before, const std::vector<TokenVerdict>& after);
 
 void print_text(const AuditOutput& a, const OutputHead& head, const Judged& judged,
                 const std::vector<TokenFacts>& facts);
 void print_json(const AuditOutput& a, const OutputHead& head, const Judged& judged,
                 const std::vector<TokenFacts>& facts, bool words);
-void print_changes(const AuditOutput& a, const std::vector<VerdictChange>& changes,
+void print_changes(const AuditOutput& a, const std::vector<VerdictChange>& changes, std::int64_t compared,
                    const std::vector<TokenFacts>& facts);
 
 std::int64_t peak_bytes();

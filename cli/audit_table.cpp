@@ -207,6 +207,11 @@ std::vector<TokenFacts> token_facts(const OutputHead& head, const Vocabulary* vo
   }
   add_lengths(facts, head);
   add_copies(facts, head);
+  for (const std::int64_t i : unused) {
+    TokenFacts& one = facts[static_cast<std::size_t>(i)];
+    one.must_not_win = true;
+    if (!one.category) one.category = TokenCategory::unused;
+  }
   std::vector<std::int64_t> known = unused;
   for (std::int64_t i = 0; unused.empty() && i < head.classes; ++i) {
     const std::optional<TokenCategory>& category = facts[static_cast<std::size_t>(i)].category;

@@ -1,8 +1,10 @@
 #include <array>
 #include <cstdlib>
 #include <random>
+#include <sstream>
 #include <thread>
 
+#include "audit/certificates.h"
 #include "cli_fixture.h"
 #include "npy.h"
 #include "safetensors.h"
@@ -121,6 +123,9 @@ TEST_F(AuditCli, KeepsToTheRadius) {
   expect_refused({"audit", rows, "--bias", bias, "--radius", "2", "--verify", path("c.jsonl")}, kBadInput,
                  {"c.jsonl", "radius 0.5", "--radius 2"});
   expect_refused({"audit", rows, "--verify", path("c.jsonl")}, kBadInput, {"another head", "biases"});
+  // Without biases a radius changes nothing, and may be named again.
+  ASSERT_EQ(run({"audit", five(), "--radius", "1", "--out", path("r.jsonl")}).code, 0);
+  EXPECT_TRUE(verified({five(), "--radius", "1", "--verify", path("r.jsonl")})["faults"].empty());
 }
 
 TEST_F(AuditCli, ReadsEveryKindOfFile) {
@@ -204,6 +209,12 @@ TEST_F(AuditCli, GoesOnAfterAKill) {
   ASSERT_EQ(run({"audit", rows, "--out", path("c.jsonl")}).code, 0);
   EXPECT_EQ(content_of(path("c.jsonl")) == expected, true);
 
+  // What lacks lines is made anew.
+  const std::size_t gap = expected.find('\n', expected.size() / 3) + 1, after = expected.find('\n', gap) + 1;
+  write("c.jsonl.partial", expected.substr(0, gap) + expected.substr(after, expected.size() / 3));
+  ASSERT_EQ(run({"audit", rows, "--out", path("c.jsonl")}).code, 0);
+  EXPECT_EQ(content_of(path("c.jsonl")) == expected, true);
+
   // What is left of another audit is not taken up.
   std::vector<float> others = sphere_rows(3000, 24, 3);
   const std::string other = head("other.npy", 24, others);
@@ -269,6 +280,42 @@ TEST_F(AuditCli, MergesShards) {
       {"audit", "--out", path("m.jsonl"), "--merge", path("part1.jsonl"), path("part2.jsonl"), path("part1.jsonl")},
       kBadInput, {"for the second time"});
   EXPECT_FALSE(fs::exists(path("m.jsonl")));
+  const std::string third = content_of(path("part3.jsonl"));
+  const std::string cut = write("cut.jsonl", third.substr(0, third.size() - 30));
+  expect_refused({"audit", "--out", path("m.jsonl"), "--merge", path("part1.jsonl"), path("part2.jsonl"), cut},
+                 kBadInput, {"cut.jsonl", "cut off"});
+  EXPECT_FALSE(fs::exists(path("m.jsonl.partial")));
+}
+
+TEST_F(AuditCli, WritesOverNothingElse) {
+  const std::string rows = five(), weights = content_of(rows), text = write("precious.txt", "precious\n");
+  for (const char* option : {"--out", "--html", "--mask"})
+    expect_refused({"audit", rows, option, (fs::path(folder) / "." / "five.npy").string()}, kUsage,
+                   {option, "five.npy"});
+  expect_refused({"audit", rows, "--html", path("same"), "--mask", path("same")}, kUsage, {"--mask", "same"});
+  expect_refused({"audit", rows, "--out", text}, kBadInput, {"precious.txt", "something else"});
+  expect_refused({"audit", rows, "--out", "/dev/null"}, kBadInput, {"/dev/null", "no regular file"});
+  EXPECT_EQ(content_of(rows) == weights, true);
+  EXPECT_EQ(content_of(text), "precious\n");
+  ASSERT_EQ(run({"audit", rows, "--out", path("c.jsonl")}).code, 0);
+  fs::create_symlink(path("c.jsonl"), path("link"));
+  ASSERT_EQ(run({"audit", rows, "--out", path("link")}).code, 0);
+  EXPECT_TRUE(fs::is_symlink(path("link")));
+}
+
+TEST_F(AuditCli, MissesALineThatIsGone) {
+  ASSERT_EQ(run({"audit", five(), "--out", path("c.jsonl")}).code, 0);
+  std::istringstream in(content_of(path("c.jsonl")));
+  std::string header, line, last, rest;
+  std::getline(in, header);
+  while (std::getline(in, line)) {
+    rest += last;
+    last = line + "\n";
+  }
+  header.replace(header.find("\"count\":5"), 9, "\"count\":4");
+  header = auditing::with_checksum(header.substr(0, header.rfind(",\"crc\"")) + "}");
+  write("short.jsonl", header + "\n" + rest);
+  expect_refused({"audit", five(), "--verify", path("short.jsonl")}, kBadInput, {"4 of 5 classes"});
 }
 
 TEST_F(AuditCli, MasksWhatMustNotWin) {
@@ -279,6 +326,8 @@ TEST_F(AuditCli, MasksWhatMustNotWin) {
   EXPECT_EQ(made.tokens[6]["equal_to"], 5);
   EXPECT_EQ(made.tokens[6]["category"], "PADDING");
   EXPECT_FALSE(made.tokens[0].contains("must_not_win"));
+  audited({rows, "--unused", "5", "--mask", path("mask.json")});
+  EXPECT_EQ(json::parse(content_of(path("mask.json"))), json::parse("[[5,false]]"));
 }
 
 TEST_F(AuditCli, ComparesTwoFiles) {
@@ -288,6 +337,9 @@ TEST_F(AuditCli, ComparesTwoFiles) {
   ASSERT_EQ(run({"audit", other, "--out", path("other.jsonl")}).code, 0);
   const Result stored = run({"audit", five(), "--against", path("other.jsonl"), "--json"});
   EXPECT_NE(stored.out.find(R"({"changed":4,"from":"unargmaxable","to":"argmaxable"})"), std::string::npos);
+  EXPECT_NE(stored.out.find(R"({"compared":5,"different":1})"), std::string::npos);
+  expect_refused({"audit", five(), "--against", head("more.npy", 2, {1, 2, 2, 1, 1, 0, 0, 1, 3, 3, 4, 4})}, kBadInput,
+                 {"more.npy: 6 tokens", "has 5"});
   const std::string page = content_of(path("r.html"));
   EXPECT_TRUE(page.starts_with("<!DOCTYPE html>"));
   EXPECT_NE(page.find("<svg"), std::string::npos);
@@ -358,9 +410,10 @@ TEST_F(AuditCli, DropsColumnsWithoutGain) {
 
 TEST_F(AuditCli, StopsCleanly) {
   const std::string rows = head("rows.npy", 24, sphere_rows(60000, 24, 6));
-  const Result result =
-      run({"audit", rows, "--out", path("c.jsonl")},
-          {.interrupt_when = [&](const std::string&) { return fs::exists(path("c.jsonl.partial")); }});
+  const Result result = run({"audit", rows, "--out", path("c.jsonl")}, {.interrupt_when = [&](const std::string&) {
+                              const std::string partial = path("c.jsonl.partial");
+                              return fs::exists(partial) && fs::file_size(partial) > 0;
+                            }});
   if (result.code == 0) GTEST_SKIP() << "it was done first";
   EXPECT_EQ(result.code, kInterrupted);
   EXPECT_FALSE(fs::exists(path("c.jsonl")));

@@ -33,9 +33,28 @@ std::int64_t class_of(const std::string& line) {
   return std::strtoll(line.c_str() + kBefore.size(), nullptr, 10);
 }
 
+/// An empty one does.
+bool begins_like_certificates(const std::filesystem::path& file) {
+  constexpr std::string_view kFirst = "{\"tuiqiao_audit\":";
+  std::ifstream in(file, std::ios::binary);
+  std::string start(kFirst.size(), '\0');
+  in.read(start.data(), static_cast<std::streamsize>(start.size()));
+  start.resize(static_cast<std::size_t>(in.gcount()));
+  return kFirst.starts_with(start);
+}
+
 }  // namespace
 
-CertificateStore::CertificateStore(const std::filesystem::path& file) : file_(file), partial_(file) {
+CertificateStore::CertificateStore(const std::filesystem::path& file) : file_(file) {
+  std::error_code problem;
+  if (std::filesystem::is_symlink(file)) file_ = std::filesystem::weakly_canonical(file, problem);
+  if (problem) file_ = file;
+  if (std::filesystem::exists(file_, problem)) {
+    if (!std::filesystem::is_regular_file(file_)) throw Error(fmt::format("{}: no regular file", file.string()));
+    if (!begins_like_certificates(file_))
+      throw Error(fmt::format("{}: holds something else than certificates, and stays as it is", file.string()));
+  }
+  partial_ = file_;
   partial_ += ".partial";
   for (;;) {
     descriptor_ = ::open(partial_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
@@ -74,15 +93,9 @@ void CertificateStore::fail(int error) const {
 
 /// Keeps the whole lines that an earlier run left.
 void CertificateStore::take_up() {
-  std::ifstream in(partial_, std::ios::binary);
-  constexpr std::string_view kFirst = "{\"tuiqiao_audit\":";
-  std::string start(kFirst.size(), '\0');
-  in.read(start.data(), static_cast<std::streamsize>(start.size()));
-  start.resize(static_cast<std::size_t>(in.gcount()));
-  if (!kFirst.starts_with(start))
+  if (!begins_like_certificates(partial_))
     throw Error(fmt::format("{}: holds something else than certificates", partial_.string()));
-  in.clear();
-  in.seekg(0);
+  std::ifstream in(partial_, std::ios::binary);
   std::string line;
   std::int64_t size = 0;
   for (bool first = true; std::getline(in, line) && !in.eof(); first = false) {
@@ -93,6 +106,7 @@ void CertificateStore::take_up() {
       const std::int64_t i = class_of(line);
       if (i < next_) break;
       next_ = i + 1;
+      ++kept_;
     }
     size += static_cast<std::int64_t>(line.size()) + 1;
   }
@@ -115,10 +129,16 @@ bool CertificateStore::begin(const std::string& header) {
   return is_new;
 }
 
-void CertificateStore::restart(const std::string& header) {
+void CertificateStore::clear() {
   if (::ftruncate(descriptor_, 0) != 0 || ::lseek(descriptor_, 0, SEEK_SET) < 0) fail(errno);
+  header_.clear();
+  buffer_.clear();
+  next_ = kept_ = 0;
+}
+
+void CertificateStore::restart(const std::string& header) {
+  clear();
   header_ = header;
-  next_ = 0;
   buffer_ = header + "\n";
   flush();
 }
@@ -183,13 +203,18 @@ void merge_certificates(const std::vector<std::filesystem::path>& shards, const 
     if (key == "columns") header["count"] = count;
   }
   CertificateStore store(file);
-  store.restart(with_checksum(header.dump()));
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto it = std::find_if(sources.begin(), sources.end(),
-                                 [&](const Source& one) { return one.verdict && one.verdict->i == i; });
-    if (it == sources.end()) throw Error(fmt::format("class {} is in none of the shards", i));
-    store.add(i, it->reader->text());
-    it->verdict = it->reader->next();
+  try {
+    store.restart(with_checksum(header.dump()));
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto it = std::find_if(sources.begin(), sources.end(),
+                                   [&](const Source& one) { return one.verdict && one.verdict->i == i; });
+      if (it == sources.end()) throw Error(fmt::format("class {} is in none of the shards", i));
+      store.add(i, it->reader->text());
+      it->verdict = it->reader->next();
+    }
+  } catch (...) {
+    store.clear();  // nothing that another run could go on from
+    throw;
   }
   store.finish();
 }

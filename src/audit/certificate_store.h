@@ -13,7 +13,8 @@ namespace tuiqiao::auditing {
 /// that was killed left behind is taken up again, up to its last whole line.
 class CertificateStore {
  public:
-  /// Opens FILE.partial. Throws: tuiqiao::Error where it cannot be written or another run writes it.
+  /// Opens FILE.partial. Throws: tuiqiao::Error where it cannot be written or another run writes it, and where FILE is
+  /// there and no certificates file (an empty one may be replaced).
   explicit CertificateStore(const std::filesystem::path& file);
   ~CertificateStore();
   CertificateStore(const CertificateStore&) = delete;
@@ -21,6 +22,8 @@ class CertificateStore {
 
   /// The first class without a line; 0 for a new file.
   std::int64_t next() const { return next_; }
+  /// How many classes have one.
+  std::int64_t kept() const { return kept_; }
   /// The lines of an earlier run, without the header.
   std::vector<std::string> lines() const;
 
@@ -29,6 +32,8 @@ class CertificateStore {
   /// Sets the first line of a file without others.
   void restart(const std::string& header);
   void add(std::int64_t i, std::string_view line);
+  /// Forgets all lines.
+  void clear();
   /// Writes what is held back.
   void flush();
   /// Throws: tuiqiao::Error.
@@ -41,7 +46,7 @@ class CertificateStore {
   std::filesystem::path file_, partial_;
   int descriptor_ = -1;
   std::string header_, buffer_;
-  std::int64_t next_ = 0;
+  std::int64_t next_ = 0, kept_ = 0;
   std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
 };
 

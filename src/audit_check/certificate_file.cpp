@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "tuiqiao/error.h"
@@ -29,8 +30,15 @@ constexpr std::size_t kChecksumTail = 18;  // the key, 8 digits, a quote and a b
 
 json object_of(std::string_view line) {
   if (!has_right_checksum(line)) refuse("the checksum is wrong: the line is damaged");
-  json object = json::parse(line, nullptr, false);
+  std::set<std::string> keys;
+  bool twice = false;
+  const auto note_key = [&](int depth, json::parse_event_t event, json& parsed) {
+    if (event == json::parse_event_t::key && depth == 1) twice |= !keys.insert(parsed.get<std::string>()).second;
+    return true;
+  };
+  json object = json::parse(line, note_key, false);
   if (!object.is_object()) refuse("not a JSON object");
+  if (twice) refuse("a key for the second time");
   return object;
 }
 
@@ -232,6 +240,8 @@ CertificateHeader parse_header(std::string_view line) {
     header.shard_part = shard[0].get<std::int64_t>();
     header.shard_parts = shard[1].get<std::int64_t>();
   }
+  if (header.count < frame.classes && !object.contains("shard") && !object.contains("ids"))
+    refuse(fmt::format("{} of {} classes, but neither 'ids' nor 'shard'", header.count, frame.classes));
   return header;
 }
 
