@@ -33,6 +33,10 @@ ordered_json token_json(const TokenVerdict& verdict, const TokenFacts& facts, bo
   if (verdict.margin > 0) json["margin"] = verdict.margin;
   if (!verdict.certificate.empty()) json["certificate"] = verdict.certificate;
   if (verdict.twin) json["twin"] = *verdict.twin;
+  if (verdict.lead) {
+    json["lead"] = {nullptr, verdict.lead->most};
+    if (verdict.lead->least) json["lead"][0] = *verdict.lead->least;
+  }
   json["length"] = facts.length;
   if (facts.near_zero) json["near_zero"] = true;
   if (facts.equal_to) json["equal_to"] = *facts.equal_to;
@@ -47,6 +51,10 @@ std::string token_line(const TokenVerdict& verdict, const TokenFacts& facts) {
                                  facts.category ? name(*facts.category) : "");
   if (!facts.text.empty()) line += "  " + one_line(facts.text);
   if (verdict.twin) line += fmt::format("  (same row as {})", *verdict.twin);
+  if (verdict.lead) {
+    const std::string least = verdict.lead->least ? fmt::format("{:.3g}", *verdict.lead->least) : "?";
+    line += fmt::format("  (leads by {} to {:.3g} at most)", least, verdict.lead->most);
+  }
   if (facts.near_zero) line += "  (near zero)";
   return line + "\n";
 }

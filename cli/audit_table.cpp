@@ -182,7 +182,7 @@ std::string_view name(TokenCategory category) {
 }
 
 TokenVerdict token_verdict_of(const ClassVerdict& verdict) {
-  TokenVerdict made{verdict.i, verdict.verdict, verdict.margin, "", verdict.twin};
+  TokenVerdict made{verdict.i, verdict.verdict, verdict.margin, "", verdict.twin, verdict.lead};
   if (verdict.same_as) {
     made.certificate = "same_as";
     made.twin = verdict.same_as;

@@ -18,6 +18,7 @@ struct TokenVerdict {
   double margin = 0;
   std::string certificate;  ///< a rule, "vector", "exact", or a proof
   std::optional<std::int64_t> twin;
+  std::optional<LeadBounds> lead;
 };
 TokenVerdict token_verdict_of(const ClassVerdict& verdict);
 

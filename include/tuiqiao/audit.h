@@ -77,6 +77,12 @@ struct AuditFrame {
   std::vector<float> centre, whitening;  ///< columns, columns x columns; without the bias; empty where no rule wants it
 };
 
+/// Bounds on the largest lead of a class: over all z of the domain with length 1, the least z . (x_i - x_j).
+struct LeadBounds {
+  std::optional<double> least;  ///< what the best z found leads by; none where it was not worth finding out
+  double most = 0;
+};
+
 /// A verdict with its certificate.
 struct ClassVerdict {
   std::int64_t i = 0;
@@ -98,6 +104,8 @@ struct ClassVerdict {
   std::vector<std::int64_t> rows;
   std::vector<double> weights;
   std::vector<std::string> exact_weights;
+  /// unknown: the bounds that were reached. Nothing is proven by them.
+  std::optional<LeadBounds> lead;
 };
 
 enum class AuditSolver : std::uint8_t { active_set, frank_wolfe };

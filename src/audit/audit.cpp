@@ -15,6 +15,7 @@
 #include "audit/exact.h"
 #include "audit/hull_witness.h"
 #include "audit/kernels.h"
+#include "audit/lead_bounds.h"
 #include "audit/ledger.h"
 #include "audit/plan.h"
 #include "audit/problem.h"
@@ -406,10 +407,10 @@ class Audit {
       });
       step();
     }
-    for (std::size_t c = 0; c < stuck.size(); ++c) settle_answer(stuck[c].k, answers[c]);
+    for (std::size_t c = 0; c < stuck.size(); ++c) settle_answer(stuck[c], answers[c]);
   }
 
-  void settle_answer(std::int64_t k, const ExactAnswer& answer) {
+  void settle_answer(const Open& one, const ExactAnswer& answer) {
     using Kind = ExactAnswer::Kind;
     ClassVerdict verdict;
     const bool has_z = answer.kind == Kind::wins || answer.kind == Kind::ties;
@@ -423,8 +424,12 @@ class Audit {
       verdict.rows = answer.rows;
       for (const Rational& weight : answer.weights) verdict.exact_weights.push_back(weight.get_str());
     }
-    if (verdict.verdict != Verdict::unknown) ++effort_.by_exact;
-    ledger_.settle(std::move(verdict), k);
+    if (verdict.verdict != Verdict::unknown) {
+      ++effort_.by_exact;
+    } else if (!options_.progress.stop.stop_requested()) {
+      verdict.lead = lead_bounds(problem_, one.k, one.attempt.rows, one.attempt.weights, one.rows);
+    }
+    ledger_.settle(std::move(verdict), one.k);
   }
 
   static constexpr std::size_t kScreenBatch = 2048;

@@ -138,6 +138,10 @@ std::string certificate_line(const ClassVerdict& verdict, const MarginError& err
   const bool reaches = verdict.verdict == Verdict::argmaxable || verdict.verdict == Verdict::tie_only;
   const double margin = verdict.same_as ? 0 : rounded_down(verdict.margin, error.of(verdict));
   if (margin > 0) json["margin"] = margin;
+  if (verdict.lead && std::isfinite(verdict.lead->most)) {
+    json["lead"] = {nullptr, verdict.lead->most};
+    if (verdict.lead->least) json["lead"][0] = *verdict.lead->least;
+  }
   if (verdict.twin) json["twin"] = *verdict.twin;
   if (verdict.same_as) {
     json["same_as"] = *verdict.same_as;

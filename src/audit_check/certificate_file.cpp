@@ -142,6 +142,15 @@ Verdict verdict_of(const std::string& word) {
   refuse(fmt::format("no verdict '{:.40}'", word));
 }
 
+LeadBounds lead_of(const json& bounds) {
+  const bool right = bounds.is_array() && bounds.size() == 2 && (bounds[0].is_null() || bounds[0].is_number()) &&
+                     bounds[1].is_number();
+  if (!right) refuse("'lead' is no pair of bounds");
+  LeadBounds made{{}, bounds[1].get<double>()};
+  if (!bounds[0].is_null()) made.least = bounds[0].get<double>();
+  return made;
+}
+
 void read_witness(const json& object, const CertificateHeader& header, ClassVerdict& made) {
   const std::string rule = text(object, "rule", false);
   const bool has_z = object.contains("z") || object.contains("z64"), has_exact = object.contains("exact_z");
@@ -253,6 +262,7 @@ ClassVerdict parse_certificate(std::string_view line, const CertificateHeader& h
   if (object.contains("margin")) made.margin = number(object, "margin");
   const bool reaches = made.verdict == Verdict::argmaxable || made.verdict == Verdict::tie_only;
   if (made.margin > 0 && !reaches) refuse(fmt::format("{} with a margin", name(made.verdict)));
+  if (made.verdict == Verdict::unknown && object.contains("lead")) made.lead = lead_of(object["lead"]);
   if (object.contains("twin")) made.twin = integer(object, "twin", 0, header.frame.classes - 1);
   if (object.contains("same_as")) {
     made.same_as = integer(object, "same_as", 0, made.i - 1);
