@@ -59,6 +59,24 @@ std::string token_line(const TokenVerdict& verdict, const TokenFacts& facts) {
   return line + "\n";
 }
 
+/// Of those that no simple witness settled, whose margin is a bound from all rows.
+void list_hardest(const AuditOutput& a, const Judged& judged, const std::vector<TokenFacts>& facts) {
+  std::vector<const TokenVerdict*> hard;
+  for (const TokenVerdict& one : judged.verdicts) {
+    if (one.certificate == name(WitnessRule::vector) && one.margin > 0) hard.push_back(&one);
+  }
+  if (hard.empty()) return;
+  std::stable_sort(hard.begin(), hard.end(),
+                   [](const TokenVerdict* x, const TokenVerdict* y) { return x->margin < y->margin; });
+  std::string text = fmt::format("Hardest to choose, of {} that only the solver settled:\n", hard.size());
+  for (std::size_t h = 0; h < std::min(hard.size(), static_cast<std::size_t>(a.top)); ++h) {
+    std::string line = token_line(*hard[h], facts[static_cast<std::size_t>(hard[h]->i)]);
+    line.insert(line.size() - 1, fmt::format("  (leads by {:.3g})", hard[h]->margin));
+    text += line;
+  }
+  print(text);
+}
+
 void print_lists(const AuditOutput& a, const Judged& judged, const std::vector<TokenFacts>& facts) {
   const auto list = [&](const std::string& title, const auto& wanted) {
     std::int64_t found = 0;
@@ -76,6 +94,7 @@ void print_lists(const AuditOutput& a, const Judged& judged, const std::vector<T
     return v.verdict == Verdict::tie_only || v.verdict == Verdict::unargmaxable;
   });
   list("Unknown", [](const TokenVerdict& v, const TokenFacts&) { return v.verdict == Verdict::unknown; });
+  list_hardest(a, judged, facts);
   list("Must not win, but can",
        [](const TokenVerdict& v, const TokenFacts& f) { return f.must_not_win && v.verdict != Verdict::unargmaxable; });
 }

@@ -14,12 +14,16 @@ namespace tuiqiao::cli {
 namespace {
 
 constexpr std::string_view kMoreStyle = R"css(
-pre { background: var(--soft); border-radius: .3rem; padding: .6rem .8rem; overflow-x: auto; font-size: .82rem; line-height: 1.4; }
-pre.command { border-left: .3rem solid var(--link); white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { background: var(--soft); border-radius: .3rem; padding: .6rem .8rem; font-size: .82rem; line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre.command { border-left: .3rem solid var(--link); }
 figure img { max-width: 100%; height: auto; display: block; }
 figure { overflow-x: auto; }
 figure img.pixels { image-rendering: pixelated; }
-@media (max-width: 38rem) { figure img:not(.pixels) { max-width: none; width: 34rem; } }
+@media (max-width: 38rem) {
+  figure img:not(.pixels) { max-width: none; width: 34rem; }
+  figure:has(img:not(.pixels)) figcaption::after { content: " (goes on to the right)"; }
+}
+@media print { details::details-content { content-visibility: visible; block-size: auto; } h3 { break-after: avoid; } figure { break-inside: avoid; } }
 figcaption { color: var(--dim); font-size: .875rem; margin-top: .3rem; }
 .figures { display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
 .figures figure { flex: 0 1 auto; }
@@ -74,10 +78,10 @@ std::string content_of(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-std::string picture_html(const std::filesystem::path& file, const std::string& caption) {
+std::string picture_html(const std::filesystem::path& file, const std::string& caption, bool enlarged) {
   const bool vector = file.extension() == ".svg";
   return fmt::format("<figure><img{} alt=\"{}\" src=\"data:image/{};base64,{}\"><figcaption>{}</figcaption></figure>\n",
-                     vector ? "" : " class=\"pixels\"", html_text(caption), vector ? "svg+xml" : "png",
+                     enlarged && !vector ? " class=\"pixels\"" : "", html_text(caption), vector ? "svg+xml" : "png",
                      base64(content_of(file)), html_text(caption));
 }
 

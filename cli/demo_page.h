@@ -13,8 +13,8 @@ namespace tuiqiao::cli {
 std::string html_text(std::string_view text);
 /// A file's bytes; empty where there is none.
 std::string content_of(const std::filesystem::path& file);
-/// A picture that the page carries in itself. `file` is .png or .svg.
-std::string picture_html(const std::filesystem::path& file, const std::string& caption);
+/// A picture that the page carries in itself. `file` is .png or .svg. `enlarged`: a .png whose pixels are to be seen.
+std::string picture_html(const std::filesystem::path& file, const std::string& caption, bool enlarged = true);
 /// Output of a program, its first lines.
 std::string output_html(const std::filesystem::path& file, std::size_t lines);
 

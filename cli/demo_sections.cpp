@@ -57,15 +57,16 @@ class Sections {
                                             in_.text_model.string());
 #endif
   }
-  std::string no_images() const {
+  std::string no_image_model() const {
 #ifndef TUIQIAO_HAS_TORCH
     return "this build is without the tensor engine (libtorch)";
 #else
-    if (!fs::exists(image_model())) return fmt::format("there is no model at {} (--data)", image_model());
-    return fs::exists(in_.images)
-               ? ""
-               : fmt::format("there are no images at {} (Debian: dataset-fashion-mnist)", in_.images.string());
+    return fs::exists(image_model()) ? "" : fmt::format("there is no model at {} (--data)", image_model());
 #endif
+  }
+  std::string no_data() const {
+    if (std::string why = no_image_model(); !why.empty() || fs::exists(in_.images)) return why;
+    return fmt::format("there are no images at {} (Debian: dataset-fashion-mnist)", in_.images.string());
   }
   std::string image_model() const { return (in_.data / "models" / "fashion-mnist").string(); }
   std::string demo_file(const char* name) const { return (in_.data / "examples" / "demo" / name).string(); }
@@ -170,6 +171,15 @@ class Sections {
     return step;
   }
 
+  /// As they were counted: two a step of heun, but for the last.
+  static std::string evaluations_of(const fs::path& dir, const char* sampler, int wanted) {
+    for (const json& object : objects_of(dir / fmt::format("{}-{}.json", sampler, wanted))) {
+      const json& run = object.contains("summary") ? object["summary"] : object;
+      if (run.contains("nfe")) return fmt::format("{} evaluations", run["nfe"].get<int>());
+    }
+    return fmt::format("about {} evaluations", wanted);
+  }
+
   DemoSection samples() const {
     DemoSection section{
         "samples",
@@ -179,7 +189,7 @@ class Sections {
         "models/fashion-mnist -n 8 --steps 1000 --seed 1 --grid samples-1000.png</code>), and how quality goes "
         "with evaluations.",
         "docs/samplers.md",
-        no_images(),
+        no_image_model(),
         {},
         {}};
     constexpr std::array kSamplers{"euler", "heun", "dpmpp-2m", "unipc", "sde-dpmpp-2m"};
@@ -197,14 +207,14 @@ class Sections {
       for (const char* sampler : kSamplers) {
         html += fmt::format("<h3>{}</h3>\n<div class=\"figures\">", sampler);
         for (const int nfe : kEvaluations)
-          html += picture_html(dir / fmt::format("{}-{}.png", sampler, nfe), fmt::format("{} evaluations", nfe));
+          html += picture_html(dir / fmt::format("{}-{}.png", sampler, nfe), evaluations_of(dir, sampler, nfe));
         html += "</div>\n";
       }
       if (fs::exists(shipped / "samples-1000.png"))
         html += picture_html(shipped / "samples-1000.png", "DDPM, 1000 steps (shipped)");
       if (fs::exists(shipped / "few-steps.png"))
         html += picture_html(shipped / "few-steps.png",
-                             "Quality against evaluations (shipped; command in docs/samplers.md)");
+                             "Quality against evaluations (shipped; command in docs/samplers.md)", false);
       return html;
     };
     return section;
@@ -216,7 +226,7 @@ class Sections {
         "Scaled skips",
         "Skip-Tuning: the same noise, sampler and evaluations, the network's deepest skips scaled by rho.",
         "docs/diffusion.md",
-        no_images(),
+        no_image_model(),
         {},
         {}};
     constexpr std::array kRhos{"1", "0.9", "0.8", "0.7"};
@@ -245,7 +255,7 @@ class Sections {
             "the way "
             "into noise, from where a sampler comes back.",
             "docs/diffusion.md",
-            no_images(),
+            no_data(),
             {step("interpolate.txt", {"diffusion", "interpolate"},
                   {"-n", "6", "--steps", "20", "--grid", raw("between.png")}),
              step("edit.json", {"diffusion", "edit"},
@@ -262,7 +272,7 @@ class Sections {
             "How probable images are",
             "Bits for each pixel of test images by the probability-flow ODE, one probe of its divergence.",
             "docs/diffusion.md",
-            no_images(),
+            no_data(),
             {{"likelihood.jsonl",
               {"diffusion", "likelihood", "--model", image_model(), "--data", in_.images.string(), "--part", "t10k",
                "-n", "32", "--steps", "20", "--json", "--plot", raw("likelihood.svg")}}},
@@ -284,7 +294,7 @@ class Sections {
       section.steps.push_back(
           {fmt::format("topk-{}.json", tau),
            {"topk", "--k", "3", "--tau", tau, "--json", "--plot", raw(fmt::format("topk-{}.svg", tau))},
-           "row.txt"});
+           raw("row.txt")});
     section.html = [=](const fs::path& dir) {
       std::string html;
       for (const char* tau : kTaus)
@@ -302,7 +312,7 @@ class Sections {
                         "",
                         {{"minsum.jsonl", {"minsum", "--json", "120..131"}}},
                         {}};
-    const bool pictures = no_images().empty();
+    const bool pictures = no_image_model().empty();
     if (pictures) {
       section.steps.push_back(
           {"sheet.json",
@@ -313,8 +323,9 @@ class Sections {
       std::string html = "<table><thead><tr><th>N</th><th>a</th><th>b</th><th>c</th><th>sum</th></tr></thead><tbody>\n";
       for (const json& row : objects_of(dir / "minsum.jsonl")) {
         html += "<tr>";
-        for (const char* key : {"n", "a", "b", "c", "s"})
-          html += "<td>" + html_text(row[key].get<std::string>()) + "</td>";
+        for (const auto& [key, label] : {std::pair{"n", ""}, {"a", "a"}, {"b", "b"}, {"c", "c"}, {"s", "sum"}})
+          html += fmt::format("<td{}>{}</td>", *label ? fmt::format(" data-label=\"{}\"", label) : "",
+                              html_text(row[key].get<std::string>()));
         html += "</tr>\n";
       }
       html += "</tbody></table>\n";

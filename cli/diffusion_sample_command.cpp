@@ -27,8 +27,8 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr const char* kExamples = R"(Examples:
-  tuiqiao diffusion sample --model models/fashion -n 64 --steps 50 --grid clothes.png
-  tuiqiao diffusion sample --model models/fashion -n 64 --sampler dpmpp-2m --schedule karras --steps 10 --grid few.png
+  tuiqiao diffusion sample --model models/fashion-mnist -n 64 --steps 50 --grid clothes.png
+  tuiqiao diffusion sample --model models/fashion-mnist -n 64 --sampler dpmpp-2m --schedule karras --steps 10 --grid few.png
   tuiqiao diffusion sample --model analytic:mixture.json -n 1000 --steps 1000 --variance beta --noise-in-last-step
   tuiqiao diffusion sample --model analytic:mixture.json -n 8 --sampler unipc --schedule log_sigma --steps 40 --sigma-min 0.1
 Samples lie in [-1, 1] as the network saw its data. Image i has noise of its own, a function of the seed and i, so that

@@ -32,7 +32,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* kExamples = R"(Examples:
   tuiqiao diffusion train --out build/clothes --steps 14000
-  tuiqiao diffusion train --data photos/ --channels 64,128,256 --attention 2 --out build/photos --device cuda:0
+  tuiqiao diffusion train --data photos/ --channels 64,128,256 --attention 2 --steps 20000 --out build/photos --device cuda:0
 In the folder OUT: state.safetensors (all that training needs to go on), model/ (the averaged network, as diffusers
 reads it), metrics.jsonl, loss.png and samples.png. The same command goes on where an earlier one was stopped or killed,
 as if it had not been; only --steps and the intervals may change. Exit codes as everywhere: 130 where it was interrupted.)";
