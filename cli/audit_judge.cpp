@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "audit/certificate_store.h"
+#include "audit/certificates.h"
 #include "audit/problem.h"
 #include "audit_check/certificate_file.h"
 
@@ -104,7 +105,11 @@ Judged judge(const OutputHead& head, AuditOptions options, const auditing::Shard
   } else {
     const AuditResult result = audit(head, options);
     judged.frame = result.frame;
-    for (const ClassVerdict& verdict : result.verdicts) judged.verdicts.push_back(token_verdict_of(verdict));
+    const auditing::MarginError error(head, result.frame);
+    for (const ClassVerdict& verdict : result.verdicts) {
+      judged.verdicts.push_back(token_verdict_of(verdict));
+      judged.verdicts.back().margin = auditing::certified_margin(verdict, error);
+    }
   }
   judged.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return judged;

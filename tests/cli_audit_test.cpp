@@ -125,6 +125,7 @@ TEST_F(AuditCli, KeepsToTheRadius) {
   expect_refused({"audit", rows, "--verify", path("c.jsonl")}, kBadInput, {"another head", "biases"});
   // Without biases a radius changes nothing, and may be named again.
   ASSERT_EQ(run({"audit", five(), "--radius", "1", "--out", path("r.jsonl")}).code, 0);
+  EXPECT_EQ(audited({five()}).tokens, audited({five(), "--out", path("m.jsonl")}).tokens);  // margins too
   EXPECT_TRUE(verified({five(), "--radius", "1", "--verify", path("r.jsonl")})["faults"].empty());
 }
 
@@ -379,6 +380,7 @@ TEST_F(AuditCli, RefusesBadInput) {
   expect_refused({"audit", head("nan.npy", 2, {1, 2, 3, nan})}, kBadInput, {"nan.npy", "row 1, column 1", "nan"});
   expect_refused({"audit", head("inf.npy", 2, {1, infinite, 3, 4})}, kBadInput, {"inf.npy", "row 0, column 1"});
   expect_refused({"audit", path("absent.npy")}, kBadInput, {"absent.npy: no such file"});
+  expect_refused({"audit", five(), "--tensor", "rows"}, kBadInput, {"five.npy", "no tensor 'rows'"});
   expect_refused({"audit", folder}, kBadInput, {"folder"});
   expect_refused({"audit", write("text", "hello, this is a text")}, kBadInput, {"text", "neither"});
   expect_refused({"audit", write("empty", "")}, kBadInput, {"empty"});

@@ -133,10 +133,14 @@ double MarginError::of(const ClassVerdict& verdict) const {
   return rows_ * length + biases_ * std::max(last, 1.0);
 }
 
+double certified_margin(const ClassVerdict& verdict, const MarginError& error) {
+  return verdict.same_as ? 0 : rounded_down(verdict.margin, error.of(verdict));
+}
+
 std::string certificate_line(const ClassVerdict& verdict, const MarginError& error) {
   ordered_json json = {{"i", verdict.i}, {"verdict", name(verdict.verdict)}};
   const bool reaches = verdict.verdict == Verdict::argmaxable || verdict.verdict == Verdict::tie_only;
-  const double margin = verdict.same_as ? 0 : rounded_down(verdict.margin, error.of(verdict));
+  const double margin = certified_margin(verdict, error);
   if (margin > 0) json["margin"] = margin;
   if (verdict.lead && std::isfinite(verdict.lead->most)) {
     json["lead"] = {nullptr, verdict.lead->most};

@@ -36,8 +36,12 @@ class MarginError {
   double rows_ = 0, biases_ = 0;  ///< of a product with a vector of length 1, of a bias
 };
 
-/// The line of one class: keys i, verdict, and what of its certificate there is (see ClassVerdict). Margins are
-/// rounded down by `error`. No newline.
+/// A verdict's margin as its line gives it: rounded down by `error` and to six digits; 0 where another class stands for
+/// this one, or nothing is left.
+double certified_margin(const ClassVerdict& verdict, const MarginError& error);
+
+/// The line of one class: keys i, verdict, and what of its certificate there is (see ClassVerdict). Margins as
+/// of certified_margin. No newline.
 std::string certificate_line(const ClassVerdict& verdict, const MarginError& error);
 
 /// A JSON object with the checksum of its text before it as its last key: CRC-32, as 8 hexadecimal digits.

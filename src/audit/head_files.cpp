@@ -214,13 +214,15 @@ OutputHead read_output_head(const fs::path& file, const HeadFileOptions& options
   const std::string bytes = first_bytes(file, 16);
   OutputHead head;
   if (is_npy(bytes)) {
+    if (!options.tensor.empty())
+      refuse(file, fmt::format("a .npy file has no tensor '{}': it has one without a name", options.tensor));
     take_rows(head, file, read_npy(file));
   } else if (is_zip(bytes)) {
     take_rows(head, file, member_of(file, options.tensor, head.tensor));
   } else if (is_safetensors(bytes)) {
     head = read_safetensors_head(file, options);
   } else {
-    refuse(file, "neither a .safetensors nor a .npy nor a .npz file");
+    refuse(file, "neither a .safetensors nor a .npy nor a .npz file, nor GGUF");
   }
   return head;
 }
