@@ -96,6 +96,7 @@ class Edit {
     const int step = std::clamp(static_cast<int>(std::lround(a_.strength * steps)), 2, std::max(2, steps));
     a_.sampler.sigma_max = model_->schedule.sigma(std::min(step, steps));
     sigmas_ = a_.sampler.sigmas(*model_);
+    a_.sampler.check_belong();
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
     if (by_flow() && (info.stochastic || a_.sampler.eta > 0 || a_.sampler.churn > 0))
       throw std::invalid_argument(fmt::format("--sampler {}: the flow has no noise", info.name));

@@ -59,6 +59,7 @@ class Flow {
     model_ = std::make_unique<OpenedModel>(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !a_.grid.empty())
       throw std::invalid_argument("--grid shows images, which an analytic model has not");
+    a_.sampler.check_belong();
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
     if (info.stochastic || a_.sampler.eta > 0 || a_.sampler.churn > 0)
       throw std::invalid_argument(fmt::format("--sampler {}: the flow has no noise", info.name));

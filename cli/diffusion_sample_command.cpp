@@ -79,6 +79,7 @@ class SampleRun {
   bool is_ancestral() const { return a_.sampler.sampler == kAncestral; }
 
   void settle_ancestral() {
+    a_.sampler.check_belong();
     if (a_.sampler.brownian)
       throw std::invalid_argument(
           "--brownian: the ancestral sampler's steps are the process's, with noise of their own");
@@ -92,7 +93,7 @@ class SampleRun {
   }
 
   void settle_sampler() {
-    sampler_named(a_.sampler.sampler);
+    a_.sampler.check_belong();
     if (!a_.variance.empty() || a_.noise_in_last_step)
       throw std::invalid_argument("--variance and --noise-in-last-step are the ancestral sampler's");
     sigmas_ = a_.sampler.sigmas(*model_);

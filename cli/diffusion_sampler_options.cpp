@@ -6,7 +6,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <stdexcept>
+#include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "terminal.h"
@@ -25,7 +28,27 @@ std::string list_of_samplers() {
   return text + "* stochastic: of moments (weak). Multistep methods: from exact first values.\n";
 }
 
+void SamplerArguments::check_belong() const {
+  const bool known = sampler != "ancestral";
+  const bool stochastic = known && sampler_named(sampler).stochastic;
+  const auto is = [&](std::initializer_list<std::string_view> names) {
+    return std::find(names.begin(), names.end(), sampler) != names.end();
+  };
+  const std::tuple<const char*, bool, const char*> options[] = {
+      {"--eta", is({"ddim"}), "ddim"},
+      {"--order", is({"unipc", "deis", "ipndm"}), "unipc, deis and ipndm"},
+      {"--predictor-only", is({"unipc"}), "unipc"},
+      {"--churn", is({"heun"}), "heun"},
+      {"--tolerance", is({"adaptive"}), "adaptive"},
+      {"--s-fraction", stochastic, "the SDE samplers"}};
+  for (const auto& [name, belongs, whose] : options) {
+    if (!belongs && app_->count(name) > 0)
+      throw std::invalid_argument(fmt::format("{} is of {}; --sampler {} has none", name, whose, sampler));
+  }
+}
+
 void SamplerArguments::add_to(CLI::App& app) {
+  app_ = &app;
   const auto option = [&](const char* name, auto& value, const char* type, const char* text) {
     return app.add_option(name, value, text)->type_name(type);
   };

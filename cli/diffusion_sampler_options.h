@@ -19,6 +19,8 @@ struct SamplerArguments {
   bool brownian = false, predictor_only = false;
 
   void add_to(CLI::App& app);
+  /// Throws: std::invalid_argument on an option that does nothing for the sampler.
+  void check_belong() const;
   /// Whether s is 0 all along.
   bool without_noise() const;
   /// Falling, from the process's last sigma or --sigma-max to 0 or --sigma-min.
@@ -26,6 +28,9 @@ struct SamplerArguments {
   /// `first`: number of the first image, for a Brownian path of its own.
   SamplerOptions options(const std::vector<double>& sigmas, std::uint64_t seed, std::uint64_t first,
                          std::int64_t size) const;
+
+ private:
+  CLI::App* app_ = nullptr;
 };
 
 /// The table that --list-samplers prints.

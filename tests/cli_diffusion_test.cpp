@@ -261,6 +261,7 @@ TEST_F(DiffusionCli, NamesWhatIsWrongWithSamplers) {
   expect_refused(sample(analytic(), {"--schedule", "karras"}), kUsage, {"ancestral"});
   expect_refused(sample(analytic(), {"--sampler", "euler", "--variance", "beta"}), kUsage, {"--variance"});
   expect_refused(sample(analytic(), {"--sampler", "unipc", "--order", "4"}), kUsage, {"order"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--eta", "0.5"}), kUsage, {"--eta is of ddim"});
   expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "karras", "--sigma-min", "1000"}), kUsage,
                  {"sigma_min"});
   expect_refused(sample(analytic(), {"--sampler", "sde", "--s-fraction", "1.5"}), kUsage, {"--s-fraction"});

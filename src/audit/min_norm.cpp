@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <span>
 
@@ -180,14 +181,21 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
   }
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   for (double& w : weights) w /= total;
+  constexpr int kMostStalls = 10;
   const int steps = 20 * count + 100;
-  for (int step = 0; step < steps; ++step) {
+  double before = std::numeric_limits<double>::infinity();
+  for (int step = 0, stalls = 0; step < steps && stalls < kMostStalls; ++step) {
     std::vector<double> h = products_of(gram, n, support, weights);
     result.squared = squared_of(support, weights, h);
     if (result.squared <= kShort * scale) h = near_products_of(points, columns, n, support, weights, result.squared);
     result.is_zero = result.squared <= kZero * scale || support.size() > rank;
     if (result.is_zero || *std::min_element(h.begin(), h.end()) >= result.squared * (1 - kConverged)) break;
     std::vector<int> next = lowest_of(h, result.squared);
+    if (!(result.squared < before)) {  // one that joins alone always shortens the vector, but for rounding
+      next.resize(1);
+      ++stalls;
+    }
+    before = result.squared;
     if (std::find(support.begin(), support.end(), next[0]) != support.end()) break;  // rounding has the last word
     std::erase_if(next, [&](int i) { return std::find(support.begin(), support.end(), i) != support.end(); });
     if (factor.join(next) == 0) break;
@@ -202,13 +210,13 @@ MinNorm min_norm_point(const std::vector<double>& gram, int count, const double*
       }
       for (std::size_t s = 0; s < support.size(); ++s) weights[s] += part * (wanted[s] - weights[s]);
       if (*std::min_element(wanted.begin(), wanted.end()) > kNoWeight) break;
-      const std::size_t before = support.size();
+      const std::size_t size = support.size();
       for (std::size_t s = support.size(); s-- > 0 && support.size() > 1;) {
         if (weights[s] > kNoWeight || wanted[s] > kNoWeight) continue;
         factor.remove(s);
         weights.erase(weights.begin() + static_cast<std::ptrdiff_t>(s));
       }
-      if (support.size() == before) break;
+      if (support.size() == size) break;
     }
   }
   for (std::size_t s = 0; s < support.size(); ++s) result.weights[static_cast<std::size_t>(support[s])] = weights[s];
