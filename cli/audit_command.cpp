@@ -198,7 +198,7 @@ int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& w
     if (!first) return kDone;
   } catch (const Interrupted&) {
     watch.clear();
-    if (first && !a.out.empty() && std::filesystem::exists(a.out + ".partial"))
+    if (first && !a.out.empty() && std::filesystem::exists(real_place(a.out).string() + ".partial"))
       tell(one_line(fmt::format("{}.partial keeps what is done: run it again to go on", a.out)) + "\n");
     throw;
   } catch (const Error& error) {
@@ -223,8 +223,7 @@ int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& w
     }
     if (classes != head.classes)
       throw Error(fmt::format("{}: {} tokens; {} has {}", a.against, classes, a.source.file, head.classes));
-    compared = compared_between(judged.verdicts, others);
-    changes = changes_between(judged.verdicts, others);
+    changes = changes_between(judged.verdicts, others, compared);
   }
   watch.clear();
   if (!a.mask.empty()) write_file_atomically(a.mask, mask_json(masked(judged, facts)));

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "terminal.h"
 
@@ -177,21 +176,18 @@ void print_json(const AuditOutput& a, const OutputHead& head, const Judged& judg
 }
 
 std::vector<VerdictChange> changes_between(const std::vector<TokenVerdict>& before,
-                                           const std::vector<TokenVerdict>& after) {
+                                           const std::vector<TokenVerdict>& after, std::int64_t& compared) {
   std::vector<VerdictChange> changes;
   std::map<std::int64_t, Verdict> first;
   for (const TokenVerdict& one : before) first[one.i] = one.verdict;
+  compared = 0;
   for (const TokenVerdict& one : after) {
     const auto it = first.find(one.i);
-    if (it != first.end() && it->second != one.verdict) changes.push_back({one.i, it->second, one.verdict});
+    if (it == first.end()) continue;
+    ++compared;
+    if (it->second != one.verdict) changes.push_back({one.i, it->second, one.verdict});
   }
   return changes;
-}
-
-std::int64_t compared_between(const std::vector<TokenVerdict>& before, const std::vector<TokenVerdict>& after) {
-  std::set<std::int64_t> first;
-  for (const TokenVerdict& one : before) first.insert(one.i);
-  return std::count_if(after.begin(), after.end(), [&](const TokenVerdict& one) { return first.contains(one.i); });
 }
 
 void print_changes(const AuditOutput& a, const std::vector<VerdictChange>& changes, std::int64_t compared,

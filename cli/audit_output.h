@@ -23,11 +23,9 @@ std::string domain_of(const OutputHead& head, const AuditFrame& frame);
 std::vector<std::int64_t> masked(const Judged& judged, const std::vector<TokenFacts>& facts);
 std::string mask_json(const std::vector<std::int64_t>& ids);
 
-/// Tokens whose verdict is another in the other file.
+/// Tokens whose verdict is another in the other file. `compared`: how many tokens both judge.
 std::vector<VerdictChange> changes_between(const std::vector<TokenVerdict>& before,
-                                           const std::vector<TokenVerdict>& after);
-/// How many tokens both judge.
-std::int64_t compared_between(const std::vector<TokenVerdict>& before, const std::vector<TokenVerdict>& after);
+                                           const std::vector<TokenVerdict>& after, std::int64_t& compared);
 
 void print_text(const AuditOutput& a, const OutputHead& head, const Judged& judged,
                 const std::vector<TokenFacts>& facts);

@@ -31,7 +31,8 @@ int write_and_close(int descriptor, std::string_view content, bool regular) {
   return ::close(descriptor) != 0 && error == 0 ? errno : error;
 }
 
-/// Where the bytes belong: behind symbolic links, even if nothing is there yet.
+}  // namespace
+
 fs::path real_place(const fs::path& file) {
   std::error_code ignored;
   fs::path place = file;
@@ -43,8 +44,6 @@ fs::path real_place(const fs::path& file) {
   }
   return place;
 }
-
-}  // namespace
 
 TemporaryFile create_temporary(const fs::path& folder, std::string_view before, std::string_view after) {
   static std::atomic<unsigned> serial{0};

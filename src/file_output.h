@@ -7,6 +7,9 @@
 
 namespace tuiqiao {
 
+/// Where the bytes of `file` belong: behind symbolic links, even if nothing is there yet.
+std::filesystem::path real_place(const std::filesystem::path& file);
+
 /// A new file, open for writing (the process's umask applies); `descriptor` is -1 where it could not be made.
 struct TemporaryFile {
   std::filesystem::path name;

@@ -45,11 +45,8 @@ bool begins_like_certificates(const std::filesystem::path& file) {
 
 }  // namespace
 
-CertificateStore::CertificateStore(const std::filesystem::path& file) : file_(file) {
-  std::error_code problem;
-  if (std::filesystem::is_symlink(file)) file_ = std::filesystem::weakly_canonical(file, problem);
-  if (problem) file_ = file;
-  if (std::filesystem::exists(file_, problem)) {
+CertificateStore::CertificateStore(const std::filesystem::path& file) : file_(real_place(file)) {
+  if (std::error_code problem; std::filesystem::exists(file_, problem)) {
     if (!std::filesystem::is_regular_file(file_)) throw Error(fmt::format("{}: no regular file", file.string()));
     if (!begins_like_certificates(file_))
       throw Error(fmt::format("{}: holds something else than certificates, and stays as it is", file.string()));
