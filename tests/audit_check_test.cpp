@@ -78,6 +78,7 @@ TEST(AuditCheck, ProvesEveryVerdictAnew) {
     }
   }
   for (int v = 0; v < 3; ++v) EXPECT_GT(counts[v], 500);
+  EXPECT_EQ(counts[static_cast<int>(Verdict::unknown)], 0);
 }
 
 TEST(AuditCheck, BoundsInsteadOfProducts) {

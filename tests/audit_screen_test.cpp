@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <random>
 
@@ -184,6 +185,45 @@ TEST_P(AuditSpectrum, AgreesWithAllProducts) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Decays, AuditSpectrum, testing::Values(0.0, 0.05, 1.0));
+
+TEST(AuditScreen, LeadsByNoMoreThanOverRowsThatItDidNotCompare) {
+  // Thousands of rivals that float32 cannot put in order, and a class that leads them by little more than it can tell.
+  std::mt19937 random(14);
+  std::normal_distribution<float> normal;
+  constexpr std::size_t kColumns = 256, kRivals = 4000;
+  std::vector<float> base(kColumns);
+  for (float& x : base) x = normal(random);
+  const double square = std::inner_product(base.begin(), base.end(), base.begin(), 0.0);
+  int close = 0;
+  for (const float ahead : {1e-6F, 2e-6F, 4e-6F, 8e-6F, 1.6e-5F, 3.2e-5F, 6.4e-5F}) {
+    OutputHead head;
+    head.columns = kColumns;
+    head.classes = kRivals + 1;
+    for (const float x : base) head.rows.push_back(x * (1 + ahead));
+    for (std::size_t i = 0; i < kRivals; ++i) {
+      // Of the same product with the base, but for the rounding of its entries.
+      std::vector<double> rival(base.begin(), base.end());
+      for (double& x : rival) x += 0.1 * static_cast<double>(normal(random));
+      const double product = std::inner_product(rival.begin(), rival.end(), base.begin(), 0.0);
+      for (const double x : rival) head.rows.push_back(static_cast<float>(x * square / product));
+    }
+    const Problem problem(head, {});
+    const std::vector<std::int64_t> groups = groups_of(problem);
+    const std::vector<double> z(base.begin(), base.end());
+    std::vector<std::int64_t> everyone(groups.begin() + 1, groups.end());
+    const WitnessOutcome exact = compare_exactly(problem, 0, z.data(), everyone);
+    ASSERT_TRUE(exact.wins);
+    const Sweep sweep(problem, groups, std::vector<float>(kColumns), true);
+    for (const WitnessOutcome& one :
+         {check_all_rows(problem, lengths_of(problem), {0}, z)[0], sweep.check({0}, z, {})[0]}) {
+      if (!one.wins) continue;  // too close to tell
+      EXPECT_LE(one.margin, exact.margin) << ahead;
+      EXPECT_GT(one.margin, 0);
+      close += one.margin < 0.9 * exact.margin;
+    }
+  }
+  EXPECT_GT(close, 0);
+}
 
 TEST(AuditScreen, AgreesWhereBiasesCount) {
   std::mt19937 random(12);

@@ -98,7 +98,8 @@ struct ClassVerdict {
   /// tie_only: a class with an equal row.
   std::optional<std::int64_t> twin;
   /// unargmaxable and tie_only: what forbids more. "simplex": x_i lies inside the simplex of `rows`; "ball": the
-  /// `weights` bound its lead below 0 in the ball; "inside", "below", "face": `exact_weights` reproduce x_i exactly.
+  /// `weights`, or `exact_weights`, keep its lead below 0 in the ball; "inside", "below", "face": `exact_weights`
+  /// reproduce x_i exactly.
   /// -1 among the rows stands for the condition that the bias column of z be positive.
   std::string proof;
   std::vector<std::int64_t> rows;

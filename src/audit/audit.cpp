@@ -13,6 +13,7 @@
 
 #include "audit/class_solver.h"
 #include "audit/exact.h"
+#include "audit/exact_ball.h"
 #include "audit/hull_witness.h"
 #include "audit/kernels.h"
 #include "audit/lead_bounds.h"
@@ -403,7 +404,9 @@ class Audit {
         seeds.insert(seeds.end(), one.rows.begin(),
                      one.rows.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(one.rows.size(), 24)));
         seeds.erase(std::remove(seeds.begin(), seeds.end(), kBiasGenerator), seeds.end());
-        answers[static_cast<std::size_t>(c)] = decide_exactly(problem_, one.k, seeds);
+        ExactAnswer& answer = answers[static_cast<std::size_t>(c)];
+        answer = decide_exactly(problem_, one.k, seeds);
+        if (!answer.z.empty() && !is_in_domain(problem_, answer.z)) answer = decide_in_ball(problem_, one.k, answer);
       });
       step();
     }
@@ -413,14 +416,14 @@ class Audit {
   void settle_answer(const Open& one, const ExactAnswer& answer) {
     using Kind = ExactAnswer::Kind;
     ClassVerdict verdict;
-    const bool has_z = answer.kind == Kind::wins || answer.kind == Kind::ties;
-    if (has_z && is_in_domain(problem_, answer.z)) {
+    if (!answer.z.empty()) {
       verdict.verdict = answer.kind == Kind::wins ? Verdict::argmaxable : Verdict::tie_only;
       for (const Rational& entry : answer.z) verdict.exact_z.push_back(entry.get_str());
     }
-    if (answer.kind == Kind::inside || answer.kind == Kind::below) verdict.verdict = Verdict::unargmaxable;
+    if (answer.kind == Kind::inside || answer.kind == Kind::below || answer.kind == Kind::ball)
+      verdict.verdict = Verdict::unargmaxable;
     if (verdict.verdict != Verdict::unknown && answer.kind != Kind::wins) {
-      verdict.proof = answer.kind == Kind::ties ? "face" : answer.kind == Kind::inside ? "inside" : "below";
+      verdict.proof = proof_name(answer.kind);
       verdict.rows = answer.rows;
       for (const Rational& weight : answer.weights) verdict.exact_weights.push_back(weight.get_str());
     }

@@ -322,6 +322,11 @@ std::vector<int> exact_signs(const Problem& problem, std::int64_t k, const Ratio
   return signs;
 }
 
+const char* proof_name(ExactAnswer::Kind kind) {
+  using Kind = ExactAnswer::Kind;
+  return kind == Kind::ties ? "face" : kind == Kind::inside ? "inside" : kind == Kind::below ? "below" : "ball";
+}
+
 ExactAnswer decide_exactly(const Problem& problem, std::int64_t k, const std::vector<std::int64_t>& seeds) {
   return Decision(problem, k).decide(seeds);
 }

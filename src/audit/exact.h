@@ -17,6 +17,7 @@ struct ExactAnswer {
     ties,    ///< z: >= 0 for every i and > 0 for one; the weights forbid more
     inside,  ///< the weights put x_k inside the hull: where it reaches the top, all rows do
     below,   ///< the weights reproduce x_k with a larger bias: it never reaches the top
+    ball,    ///< R |sum w (a_k - a_i)| <= sum w (c_i - c_k), and that is positive: it never reaches the top in the ball
     open,    ///< not settled within the limits
   };
   Kind kind = Kind::open;
@@ -24,6 +25,9 @@ struct ExactAnswer {
   std::vector<std::int64_t> rows;  ///< and kBiasGenerator for what `below` leaves over
   RationalVector weights;          ///< positive, sum 1
 };
+
+/// Of the proof that the weights make: "inside", "below", "ball", or "face" for what ties.
+const char* proof_name(ExactAnswer::Kind kind);
 
 /// Decides class k by the simplex method over the rationals, with rows taken in as they are found to be violated.
 /// `seeds`: rows to start from. Cost: grows quickly with the columns; meant for some 40 at most.

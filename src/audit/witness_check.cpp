@@ -39,7 +39,7 @@ struct Rival {
 /// The rows nearest to one class, kept few.
 class Rivals {
  public:
-  /// Rows of smaller products are of no interest.
+  /// Rows of smaller products are of no interest: no row that was left out has a larger one.
   double floor() const { return floor_; }
   void add(std::int64_t row, double least, double most) {
     list_.push_back({most, row});
@@ -49,8 +49,6 @@ class Rivals {
   /// Those that may come before the class, whose own product is `own` at least, or next to it.
   std::vector<std::int64_t> decisive(double own) const { return above(std::min(next_, own)); }
   std::vector<std::int64_t> all() const { return above(-std::numeric_limits<double>::infinity()); }
-  /// Rows that might have won were left out.
-  bool lost_some(double own) const { return floor_ >= own; }
 
  private:
   static constexpr std::size_t kKept = 2 * kMostClose;
@@ -213,7 +211,10 @@ std::vector<WitnessOutcome> check_all_rows(const Problem& problem, const std::ve
              const double* own_z = z.data() + (from + c) * n;
              outcome = compare_exactly(problem, tile.ks[c], own_z, rivals[c].decisive(tile.own[c]));
              if (!outcome.wins) outcome = compare_exactly(problem, tile.ks[c], own_z, rivals[c].all());
-             if (rivals[c].lost_some(tile.own[c])) outcome.wins = false;
+             if (const double left_out = rivals[c].floor(); std::isfinite(left_out)) {
+               outcome.wins = outcome.wins && tile.own[c] > left_out;
+               outcome.margin = std::min(outcome.margin, (tile.own[c] - left_out) * length_of(own_z, n) * (1 - 1e-9));
+             }
            }
          });
   return outcomes;

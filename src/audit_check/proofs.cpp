@@ -187,9 +187,31 @@ std::string check_simplex(const CheckedRows& rows, const ClassVerdict& verdict) 
 // ---- Ball
 // ------------------------------------------------------------------------------------------------------------
 
+constexpr const char* kNotBelow = "its weights do not keep it down in the ball";
+
+/// r |s| + b <= 0 > b for the weighted sum (s, b), in rationals. The ball is open: at r |s| = -b it stays below too.
+std::string check_ball_exactly(const CheckedRows& rows, const ClassVerdict& verdict, const Fractions& weights) {
+  const Fractions own = rows.exact(verdict.i);
+  Fractions sum(rows.columns());
+  for (std::size_t s = 0; s < weights.size(); ++s) {
+    if (verdict.rows[s] < 0 || weights[s] <= 0) return "weights must be positive, and of classes";
+    const Fractions vertex = exact_vertex(rows, own, verdict.rows[s]);
+    for (std::size_t j = 0; j < sum.size(); ++j) sum[j] += weights[s] * vertex[j];
+  }
+  const mpq_class bias = sum.back();
+  sum.pop_back();
+  return bias < 0 && rows.radius_squared() * dot(sum, sum) <= bias * bias ? "" : kNotBelow;
+}
+
 std::string check_ball(const CheckedRows& rows, const ClassVerdict& verdict) {
   if (!rows.has_ball()) return "a proof for a ball, but there is none";
-  if (verdict.weights.size() != verdict.rows.size() || verdict.rows.empty()) return "a proof without weights";
+  if (verdict.rows.empty()) return "a proof without rows";
+  if (verdict.weights.empty()) {
+    const Fractions weights = fractions_of(verdict.exact_weights);
+    return weights.size() == verdict.rows.size() ? check_ball_exactly(rows, verdict, weights)
+                                                 : "a proof without weights";
+  }
+  if (verdict.weights.size() != verdict.rows.size()) return "a proof without weights";
   const std::size_t n = rows.columns();
   std::vector<double> own(n), other(n), sum(n, 0);
   const double own_error = rows.row(verdict.i, own.data());
@@ -220,18 +242,8 @@ std::string check_ball(const CheckedRows& rows, const ClassVerdict& verdict) {
       kLeast;
   const double radius = std::sqrt(rows.radius_squared().get_d()) * kOutward;
   if (radius * (std::sqrt(squares) * kOutward + rounding) + sum.back() + rounding < 0) return "";
-  if (n > 4 * kMostExact) return "its weights do not keep it down in the ball";
-  // r |s| + b < 0, in rationals.
-  const Fractions exact_own = rows.exact(verdict.i);
-  Fractions exact_sum(n);
-  for (std::size_t s = 0; s < verdict.rows.size(); ++s) {
-    const Fractions vertex = exact_vertex(rows, exact_own, verdict.rows[s]);
-    for (std::size_t j = 0; j < n; ++j) exact_sum[j] += mpq_class(verdict.weights[s]) * vertex[j];
-  }
-  const mpq_class bias = exact_sum.back();
-  exact_sum.pop_back();
-  const bool down = bias < 0 && rows.radius_squared() * dot(exact_sum, exact_sum) < bias * bias;
-  return down ? "" : "its weights do not keep it down in the ball";
+  return n > 4 * kMostExact ? kNotBelow
+                            : check_ball_exactly(rows, verdict, {verdict.weights.begin(), verdict.weights.end()});
 }
 
 // ---- Rationals
