@@ -31,12 +31,14 @@ constexpr std::int64_t kMostPlotted = 20000;
 constexpr const char* kExamples = R"(Examples:
   echo 3 1 4 1.5 5 9 2 6 | tuiqiao topk --k 3
   tuiqiao topk --k 10 --method gradient --tau 0.5 --json scores.npy
-  tuiqiao topk --k 2.5 --entropy 0.2 --out p.npy --plot p.svg scores.npy)";
+  tuiqiao topk --k 2.5 --entropy 0.2 --out p.npy scores.npy
+  tuiqiao topk --k 3 --plot p.svg --taus 2,0.5,0.1 scores.npy)";
 
 struct Arguments {
   std::string input, out, plot;
   std::string method = "laplace";
   double k = 0, tau = 1, entropy_bits = 0;
+  std::vector<double> taus;
   int threads = 0;
   bool json = false, scale_free = false, hard = false, has_entropy = false;
 };
@@ -103,23 +105,38 @@ std::string as_text(const SmoothTopkRow& row, const SmoothTopkOptions& options, 
   return text;
 }
 
-/// p against x, and how an entry moves what is chosen: the derivative of the sum of p over the k largest.
-std::string plot_of(Batch<const double> x, std::span<const double> p, const SmoothTopkRow& row,
-                    const SmoothTopkOptions& options) {
+/// p against x, and how an entry moves what is chosen: the derivative of the sum of p over the k largest; a curve for
+/// each temperature. `row`: what was found for the row, whose temperature is drawn where `taus` names none.
+std::string plot_of(Batch<const double> x, const SmoothTopkRow& row, SmoothTopkOptions options,
+                    std::vector<double> taus) {
   const std::span<const double> entries = x.row(0);
-  std::vector<double> v(entries.size(), 0), gradient(entries.size());
+  const std::int64_t n = x.columns;
+  std::vector<std::size_t> order(entries.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t i, std::size_t j) { return entries[i] < entries[j]; });
+  std::vector<double> v(entries.size(), 0), p(entries.size()), gradient(entries.size());
   for (const std::int64_t i : top_indices(entries, static_cast<std::int64_t>(std::ceil(row.k))))
     v[static_cast<std::size_t>(i)] = 1;
-  const std::int64_t n = x.columns;
-  smooth_topk_vjp<double>({entries.data(), 1, n}, std::array{row}, {v.data(), 1, n}, options, {gradient.data(), 1, n});
-  Series chance{"", {}, false}, slope{"", {}, false};
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    chance.points.emplace_back(entries[i], p[i]);
-    slope.points.emplace_back(entries[i], gradient[i]);
+  Chart chances{fmt::format("{}, k = {}", name(options.method), row.k), {"x"}, {"p"}, {}};
+  Chart slopes{"Gradient of the sum of p over the k largest", {"x"}, {"d sum / d x"}, {}};
+  if (taus.empty()) {
+    taus = {row.tau};
+    chances.title += fmt::format(", tau = {:.4g}", row.tau);
+    options.temperature = TopkTemperature::given;  // as it was found
   }
-  const std::string title = fmt::format("{}, k = {}, tau = {:.4g}", name(options.method), row.k, row.tau);
-  return svg_of({{title, {"x"}, {"p"}, {chance}},
-                 {"Gradient of the sum of p over the k largest", {"x"}, {"d sum / d x"}, {slope}}});
+  for (const double tau : taus) {
+    options.tau = {tau};
+    const auto found = smooth_topk<double>(x, std::array{row.k}, options, {p.data(), 1, n});
+    smooth_topk_vjp<double>(x, found, {v.data(), 1, n}, options, {gradient.data(), 1, n});
+    const std::string label = taus.size() > 1 ? fmt::format("tau {:.4g}", tau) : "";
+    Series& chance = chances.series.emplace_back(Series{label, {}});
+    Series& slope = slopes.series.emplace_back(Series{label, {}});
+    for (const std::size_t i : order) {
+      chance.points.emplace_back(entries[i], p[i]);
+      slope.points.emplace_back(entries[i], gradient[i]);
+    }
+  }
+  return svg_of({chances, slopes});
 }
 
 int run(const Arguments& arguments, const std::stop_token& stop) {
@@ -159,7 +176,7 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
   const auto results = smooth_topk<double>(x, std::array{arguments.k}, options, {p.data(), rows, columns});
   bar.clear();
   if (!arguments.plot.empty()) {
-    write_file_atomically(arguments.plot, plot_of(x, p, results[0], options));
+    write_file_atomically(arguments.plot, plot_of(x, results[0], options, arguments.taus));
   }
   if (!arguments.out.empty()) {
     const std::string npy = npy_of(p, input.shape);
@@ -202,8 +219,13 @@ Run add_topk(CLI::App& app) {
   app.add_option("--out", a.out,
                  "Write p here as .npy of float64 instead, '-' for output; text shows ten digits, --json and this all")
       ->type_name("FILE");
-  app.add_option("--plot", a.plot, "Draw p and a gradient of one row of at most 20000 entries, as .svg")
-      ->type_name("FILE");
+  auto* plot = app.add_option("--plot", a.plot, "Draw p and a gradient of one row of at most 20000 entries, as .svg")
+                   ->type_name("FILE");
+  app.add_option("--taus", a.taus, "With --plot: a curve for each of these temperatures [--tau]")
+      ->type_name("T,...")
+      ->delimiter(',')
+      ->needs(plot)
+      ->excludes(entropy);
   app.add_option("--threads", a.threads, "Processor threads, at most 512; 0 for all [0]")
       ->type_name("N")
       ->check(CLI::Range(0, 512));

@@ -51,7 +51,7 @@ TEST_F(DemoCli, SaysWhatIsMissingAndGoesOn) {
           R"(<td>130</td><td data-label="a">10</td><td data-label="b">13</td><td data-label="c">0</td><td data-label="sum">23</td>)"),
       std::string::npos);
   EXPECT_NE(section("topk").find("data:image/svg+xml;base64,"), std::string::npos);
-  EXPECT_NE(section("topk").find("tuiqiao topk --k 3 --tau 0.1"), std::string::npos);
+  EXPECT_NE(section("topk").find("--taus 2,0.5,0.1"), std::string::npos);
   // One file that asks for nothing else.
   EXPECT_EQ(page().find("src=\"http"), std::string::npos);
   EXPECT_EQ(page().find("<script"), std::string::npos);

@@ -67,6 +67,15 @@ TEST_F(TopkCli, DrawsARow) {
   EXPECT_TRUE(svg.ends_with("</svg>\n"));
 }
 
+TEST_F(TopkCli, DrawsACurveForEachTemperature) {
+  const std::string file = path("p.svg");
+  EXPECT_EQ(run({"topk", "-k", "2", "--plot", file, "--taus", "2,0.5,0"}, {.input = "3 1 4 1 5"}).code, 0);
+  const std::string svg = content_of(file);
+  for (const char* tau : {"tau 2<", "tau 0.5<", "tau 0<"}) EXPECT_NE(svg.find(tau), std::string::npos) << tau;
+  EXPECT_NE(run({"topk", "-k", "2", "--taus", "2"}, {.input = "3 1 4 1 5"}).code, 0);
+  expect_refused({"topk", "-k", "2", "--plot", path("q.svg"), "--taus", "2,-1"}, 2, {"-1"}, {.input = "3 1 4"});
+}
+
 TEST_F(TopkCli, ChecksWhatItIsAskedForFirst) {
   for (const char* bits : {"nan", "0", "-1", "2", "inf"}) {
     const Result result = run({"topk", "-k", "1", "--entropy", bits}, {.input = "1 2 3"});
