@@ -12,10 +12,10 @@
 #include <random>
 #include <set>
 
-#include "blas_kernels.h"
 #include "chart.h"
 #include "file_output.h"
 #include "flat_head.h"
+#include "library_settings.h"
 #include "text/gguf_rows.h"
 #include "timing.h"
 
@@ -290,7 +290,7 @@ int run(const std::string& model, const std::string& out, std::set<std::string> 
 }  // namespace
 
 int main(int argc, char** argv) try {
-  choose_blas_kernels(argv);
+  settle_libraries(argv);
   if (argc < 3) {
     fmt::print(stderr, "usage: {} MODEL.gguf OUT.json [model|flat|near|sizes|solvers|q4_0]...\n", argv[0]);
     return 2;

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "blas_kernels.h"
+#include "library_settings.h"
 
 namespace tuiqiao::bench {
 
@@ -62,7 +62,7 @@ inline double warn_of_load() {
 
 /// The main function of a benchmark that takes a file for its results and nothing else.
 inline int main_of(const char* name, int argc, char** argv, int (*run)(const std::string& out)) try {
-  choose_blas_kernels(argv);
+  settle_libraries(argv);
   if (argc != 2) {
     fmt::print(stderr, "usage: {} OUT.json\n", argv[0]);
     return 2;

@@ -11,8 +11,8 @@
 #include <string>
 #include <string_view>
 
-#include "blas_kernels.h"
 #include "commands.h"
+#include "library_settings.h"
 #include "manual.h"
 #include "program.h"
 #include "terminal.h"
@@ -107,7 +107,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    tuiqiao::choose_blas_kernels(argv);
+    tuiqiao::settle_libraries(argv);
     settle_standard_streams();
     return run(argc, argv);
   } catch (const OutputClosed&) {

@@ -224,6 +224,7 @@ Run add_topk(CLI::App& app) {
   app.add_option("--taus", a.taus, "With --plot: a curve for each of these temperatures [--tau]")
       ->type_name("T,...")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->needs(plot)
       ->excludes(entropy);
   app.add_option("--threads", a.threads, "Processor threads, at most 512; 0 for all [0]")

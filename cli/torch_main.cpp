@@ -6,8 +6,8 @@
 #include <exception>
 #include <string_view>
 
-#include "blas_kernels.h"
 #include "diffusion_commands.h"
+#include "library_settings.h"
 #include "manual.h"
 #include "program.h"
 #include "terminal.h"
@@ -47,7 +47,7 @@ int run(int argc, char** argv) {
 // The commands that need libtorch; `tuiqiao` executes this program for them.
 int main(int argc, char** argv) {
   try {
-    tuiqiao::choose_blas_kernels(argv);
+    tuiqiao::settle_libraries(argv);
     // A network's activations come and go: memory is kept between them instead of asked of the system each time.
     constexpr int kKept = 1 << 30;
     ::mallopt(M_MMAP_THRESHOLD, kKept);

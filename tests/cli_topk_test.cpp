@@ -72,6 +72,8 @@ TEST_F(TopkCli, DrawsACurveForEachTemperature) {
   EXPECT_EQ(run({"topk", "-k", "2", "--plot", file, "--taus", "2,0.5,0"}, {.input = "3 1 4 1 5"}).code, 0);
   const std::string svg = content_of(file);
   for (const char* tau : {"tau 2<", "tau 0.5<", "tau 0<"}) EXPECT_NE(svg.find(tau), std::string::npos) << tau;
+  const std::string row = write("row.npy", npy_of(std::vector<double>{3, 1, 4}, std::array<std::int64_t, 1>{3}));
+  EXPECT_EQ(run({"topk", "-k", "2", "--plot", file, "--taus", "2,1", row}).code, 0);
   EXPECT_NE(run({"topk", "-k", "2", "--taus", "2"}, {.input = "3 1 4 1 5"}).code, 0);
   expect_refused({"topk", "-k", "2", "--plot", path("q.svg"), "--taus", "2,-1"}, 2, {"-1"}, {.input = "3 1 4"});
 }

@@ -1,4 +1,4 @@
-#include "blas_kernels.h"
+#include "library_settings.h"
 
 #include <unistd.h>
 
@@ -25,14 +25,20 @@ const char* better_kernels() {
   return nullptr;
 }
 
+/// Whether it was not set and now is.
+bool set_first(const char* variable, const char* value) {
+  return !std::getenv(variable) && ::setenv(variable, value, 1) == 0;
+}
+
 }  // namespace
 
-void choose_blas_kernels(char** argv) {
-  constexpr const char* kVariable = "OPENBLAS_CORETYPE";
-  if (std::getenv(kVariable)) return;
+void settle_libraries(char** argv) {
   const char* kernels = better_kernels();
-  if (!kernels || ::setenv(kVariable, kernels, 1) != 0) return;
-  ::execv("/proc/self/exe", argv);  // returns where it fails: then as it is
+  const bool chosen = kernels && set_first("OPENBLAS_CORETYPE", kernels);
+  // Two programs of two threads on two processors: at 1000 each has half the speed, at 10,000 a tenth; alone they lose
+  // from 100 down.
+  const bool patient = !std::getenv("OMP_WAIT_POLICY") && set_first("GOMP_SPINCOUNT", "1000");
+  if (chosen || patient) ::execv("/proc/self/exe", argv);  // returns where it fails: then as it is
 }
 
 }  // namespace tuiqiao
