@@ -57,7 +57,15 @@ std::string manual_page(const CLI::App& app) {
     if (!command->get_group().empty() && !is_name_only(*command))
       add_command(*command, app.get_name() + " " + command->get_name(), page);
   }
-  return page + fmt::format(".SH EXIT STATUS\n{}\n", troff(app.get_footer()));
+  return page + fmt::format(".SH EXIT STATUS\n{}\n", troff(app.get_footer())) +
+         ".SH ENVIRONMENT\n"
+         ".TP\n\\fBTUIQIAO_MODEL\\fR\nThe GGUF model where \\-\\-model names none.\n"
+         ".TP\n\\fBXDG_CACHE_HOME\\fR\nWhere else models are looked for, in tuiqiao/models; ~/.cache without it.\n"
+         ".TP\n\\fBNO_COLOR\\fR\nNo colours on the terminal.\n"
+         ".TP\n\\fBGOMP_SPINCOUNT\\fR, \\fBOMP_WAIT_POLICY\\fR, \\fBOPENBLAS_CORETYPE\\fR\n"
+         "How threads wait and which kernels OpenBLAS takes; chosen by the program where they are not set.\n"
+         ".SH FILES\n.TP\n~/.cache/tuiqiao/models/gemma\\-3\\-270m\\-q4_k_m.gguf\n"
+         "The model that is taken where none is named, as scripts/bootstrap leaves it.\n";
 }
 
 void add_words(const CLI::App& app, const std::string& path, std::string& lines) {
