@@ -62,7 +62,7 @@ std::vector<double> ticks(const Span& span) {
   const double range = span.most - span.least;
   if (span.scale == Scale::logarithmic) {
     const double step = std::ceil(range / kMostTicks);
-    const bool few = range < 1.5;  // then 2 and 5 as well
+    const bool few = range < 2.2;  // then 2 and 5 as well
     for (double e = std::floor(span.least); e <= span.most; e += step) {
       for (const double by : few ? std::vector<double>{1, 2, 5} : std::vector<double>{1}) {
         const double value = by * std::pow(10, e);

@@ -77,6 +77,7 @@ TEST_F(HeadFiles, ReadsArrays) {
   EXPECT_EQ(head.rows, (std::vector<float>{1, 2, 3, 0.5}));
   EXPECT_TRUE(read_output_head(write(npy_of(more, shape))).rounded);
   expect_refused(npy_of(exact, std::array<std::int64_t, 1>{4}), "1 sides");
+  expect_refused(npy_of(std::vector<double>{1, 2, 3, 1e300}, shape), "entry 3 is 1e+300, beyond float32");
   EXPECT_EQ(read_head_vector(write(npy_of(exact, std::array<std::int64_t, 1>{4}))), exact);
   EXPECT_THROW(read_head_vector(write(npy_of(exact, shape))), Error);
 }

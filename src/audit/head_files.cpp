@@ -151,6 +151,8 @@ void take_rows(OutputHead& head, const fs::path& file, const NpyArray& array) {
   head.rows.resize(array.values.size());
   for (std::size_t i = 0; i < array.values.size(); ++i) {
     head.rows[i] = static_cast<float>(array.values[i]);
+    if (std::isinf(head.rows[i]) && std::isfinite(array.values[i]))
+      refuse(file, fmt::format("entry {} is {:g}, beyond float32", i, array.values[i]));
     head.rounded = head.rounded || static_cast<double>(head.rows[i]) != array.values[i];
   }
 }
