@@ -125,6 +125,9 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
   if (!subject.tensor.empty() && !source.head.tensor.empty() && subject.tensor != source.head.tensor)
     throw Error(fmt::format("{}: of tensor {}; the output layer of {} is {} (--tensor {} asks for the other)", a.verify,
                             subject.tensor, a.source.file, source.head.tensor, subject.tensor));
+  if (subject.has_ball && subject.norm == HeadNorm::none && !a.has_radius)
+    throw Error(fmt::format("{}: of hidden vectors shorter than {} only (--radius {} asks for them)", a.verify,
+                            subject.radius, subject.radius));
   const bool matters = subject.has_ball || subject.has_bias;  // without biases z may be scaled
   if (a.has_radius && matters && (!subject.has_ball || subject.norm != HeadNorm::none || subject.radius != a.radius))
     throw Error(fmt::format("{}: {}, not --radius {}", a.verify,
@@ -210,7 +213,7 @@ int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& w
   if (!a.against.empty()) {
     std::vector<TokenVerdict> others;
     std::int64_t classes = 0;
-    if (is_certificate_file(a.against)) {
+    if (auditing::begins_like_certificates(a.against)) {
       others = read_verdicts(a.against);
       classes = read_certificate_subject(a.against).classes;
     } else {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <stdexcept>
 
@@ -133,13 +132,6 @@ Judged judge_together(const OutputHead& head, const AuditOptions& options, const
   judged.verdicts = read_verdicts(file);
   judged.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return judged;
-}
-
-bool is_certificate_file(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::string start(17, '\0');
-  in.read(start.data(), 17);
-  return start == "{\"tuiqiao_audit\":";
 }
 
 std::vector<TokenVerdict> read_verdicts(const std::string& file) {

@@ -32,8 +32,6 @@ Judged judge(const OutputHead& head, AuditOptions options, const auditing::Shard
 Judged judge_together(const OutputHead& head, const AuditOptions& options, const MpiWorld& world,
                       const std::string& file);
 
-/// Whether a file begins as certificates do.
-bool is_certificate_file(const std::string& file);
 std::vector<TokenVerdict> read_verdicts(const std::string& file);
 
 }  // namespace tuiqiao::cli

@@ -125,39 +125,49 @@ void add_copies(std::vector<TokenFacts>& facts, const OutputHead& head) {
       }
     }
   });
+  // Equal rows have equal parts: only the first of them is looked at further.
   std::vector<std::size_t> order(count);
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return parts[a][0] != parts[b][0] ? parts[a][0] < parts[b][0] : a < b;
-  });
-  parallel_for((head.classes + kPart - 1) / kPart, [&](std::int64_t part) {
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return parts[a] != parts[b] ? parts[a] < parts[b] : a < b; });
+  std::vector<std::size_t> firsts;
+  for (std::size_t at = 0, run = 0; at < count; ++at) {  // run: where in `firsts` those of these parts begin
+    const std::size_t i = order[at];
+    if (at == 0 || parts[order[at - 1]] != parts[i]) run = firsts.size();
+    const auto equal = std::find_if(firsts.begin() + static_cast<std::ptrdiff_t>(run), firsts.end(),
+                                    [&](std::size_t f) { return std::equal(row(f), row(f) + n, row(i)); });
+    if (equal == firsts.end()) {
+      firsts.push_back(i);
+    } else {
+      facts[i].equal_to = static_cast<std::int64_t>(*equal);
+    }
+  }
+  const std::size_t kinds = firsts.size();
+  parallel_for((static_cast<std::int64_t>(kinds) + kPart - 1) / kPart, [&](std::int64_t part) {
     const auto from = static_cast<std::size_t>(part * kPart);
-    for (std::size_t at = from; at < std::min(count, from + static_cast<std::size_t>(kPart)); ++at) {
-      const std::size_t i = order[at];
+    for (std::size_t at = from; at < std::min(kinds, from + static_cast<std::size_t>(kPart)); ++at) {
+      const std::size_t i = firsts[at];
       TokenFacts& one = facts[i];
       const double reach = kNear * one.length;
       const auto look = [&](std::size_t other) {
         bool may = true;
         for (std::size_t d = 1; d < kDirections && may; ++d) may = std::abs(parts[i][d] - parts[other][d]) <= reach;
-        if (!may) return;
-        const double apart = distance(row(i), row(other), head.columns);
-        const auto id = static_cast<std::int64_t>(other);
-        if (apart == 0) {
-          if (other < i && (!one.equal_to || id < *one.equal_to)) one.equal_to = id;
-        } else if (apart < reach && (!one.near_to || id < *one.near_to)) {
-          one.near_to = id;
-        }
+        if (!may || distance(row(i), row(other), head.columns) >= reach) return;
+        if (const auto id = static_cast<std::int64_t>(other); !one.near_to || id < *one.near_to) one.near_to = id;
       };
       for (std::size_t o = at; o-- > 0 && at - o < kMostNeighbours;) {
-        if (parts[i][0] - parts[order[o]][0] > reach) break;
-        look(order[o]);
+        if (parts[i][0] - parts[firsts[o]][0] > reach) break;
+        look(firsts[o]);
       }
-      for (std::size_t o = at + 1; o < count && o - at < kMostNeighbours; ++o) {
-        if (parts[order[o]][0] - parts[i][0] > reach) break;
-        look(order[o]);
+      for (std::size_t o = at + 1; o < kinds && o - at < kMostNeighbours; ++o) {
+        if (parts[firsts[o]][0] - parts[i][0] > reach) break;
+        look(firsts[o]);
       }
     }
   });
+  for (TokenFacts& one : facts) {
+    if (one.equal_to) one.near_to = facts[static_cast<std::size_t>(*one.equal_to)].near_to;
+  }
 }
 
 void add_distances(std::vector<TokenFacts>& facts, const OutputHead& head, const std::vector<std::int64_t>& unused) {

@@ -150,6 +150,43 @@ TEST(AuditCheck, NoticesMissingDoubledAndMovedClasses) {
   EXPECT_NE(complaint({}).find("empty"), std::string::npos);
 }
 
+TEST(AuditCheck, KnowsWhatFloat32CannotMultiply) {
+  // Products of thousands of these rows overflow; those of the same over 2^100 do not.
+  std::mt19937 random(5);
+  std::uniform_real_distribution<float> entry(1.6F, 2.6F);
+  OutputHead large, small;
+  large.columns = small.columns = 4;
+  large.classes = small.classes = 1500;
+  for (std::int64_t j = 0; j < 6000; ++j) {
+    small.rows.push_back(entry(random) * 1e8F);
+    large.rows.push_back(std::ldexp(small.rows.back(), 100));
+  }
+  const AuditResult result = audit(large);
+  EXPECT_EQ(first_fault(check(large, lines_of(large, result))), "");
+  const AuditResult expected = audit(small);
+  EXPECT_EQ(expected.count(Verdict::unknown), 0);
+  for (std::size_t i = 0; i < expected.verdicts.size(); ++i)
+    EXPECT_EQ(result.verdicts[i].verdict, expected.verdicts[i].verdict) << i;
+}
+
+TEST(AuditCheck, RefusesABallOfNothing) {
+  OutputHead head;
+  head.columns = 1;
+  head.classes = 2;
+  head.rows = {0, 1};
+  head.bias = {0, 1};
+  AuditOptions options;
+  options.radius = 0.5;
+  std::vector<std::string> lines = lines_of(head, audit(head, options));
+  ASSERT_TRUE(check(head, lines).faults.empty());
+  for (const char* radius : {"0.0", "0", "-0.5"}) {
+    std::vector<std::string> damaged = lines;
+    damaged[0].replace(damaged[0].find("\"radius\":0.5"), 12, fmt::format("\"radius\":{}", radius));
+    damaged[0] = mended(damaged[0]);
+    EXPECT_THROW(check(head, damaged), Error) << radius;
+  }
+}
+
 TEST(AuditCheck, RefusesHostileLines) {
   OutputHead head;
   head.columns = 2;

@@ -118,11 +118,12 @@ TEST_F(AuditCli, KeepsToTheRadius) {
   const Audit made = audited({rows, "--bias", bias, "--radius", "0.5", "--out", path("c.jsonl")});
   EXPECT_EQ(made.verdicts(), "uuuua");
   EXPECT_EQ(made.header["radius"], 0.5);
-  EXPECT_TRUE(verified({rows, "--bias", bias, "--verify", path("c.jsonl")})["faults"].empty());
+  expect_refused({"audit", rows, "--bias", bias, "--verify", path("c.jsonl")}, kBadInput, {"--radius 0.5"});
   EXPECT_TRUE(verified({rows, "--bias", bias, "--radius", "0.5", "--verify", path("c.jsonl")})["faults"].empty());
   expect_refused({"audit", rows, "--bias", bias, "--radius", "2", "--verify", path("c.jsonl")}, kBadInput,
                  {"c.jsonl", "radius 0.5", "--radius 2"});
-  expect_refused({"audit", rows, "--verify", path("c.jsonl")}, kBadInput, {"another head", "biases"});
+  expect_refused({"audit", rows, "--radius", "0.5", "--verify", path("c.jsonl")}, kBadInput,
+                 {"another head", "biases"});
   // Without biases a radius changes nothing, and may be named again.
   ASSERT_EQ(run({"audit", five(), "--radius", "1", "--out", path("r.jsonl")}).code, 0);
   EXPECT_EQ(audited({five()}).tokens, audited({five(), "--out", path("m.jsonl")}).tokens);  // margins too

@@ -405,12 +405,16 @@ class Audit {
                      one.rows.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(one.rows.size(), 24)));
         seeds.erase(std::remove(seeds.begin(), seeds.end(), kBiasGenerator), seeds.end());
         ExactAnswer& answer = answers[static_cast<std::size_t>(c)];
-        answer = decide_exactly(problem_, one.k, seeds);
-        if (!answer.z.empty() && !is_in_domain(problem_, answer.z)) answer = decide_in_ball(problem_, one.k, answer);
+        const std::stop_token& stop = options_.progress.stop;
+        answer = decide_exactly(problem_, one.k, seeds, stop);
+        if (!answer.z.empty() && !is_in_domain(problem_, answer.z))
+          answer = decide_in_ball(problem_, one.k, std::move(answer), stop);
       });
-      step();
     }
-    for (std::size_t c = 0; c < stuck.size(); ++c) settle_answer(stuck[c], answers[c]);
+    for (std::size_t c = 0; c < stuck.size(); ++c) {
+      step();  // an answer that a stop cut short is none
+      settle_answer(stuck[c], answers[c]);
+    }
   }
 
   void settle_answer(const Open& one, const ExactAnswer& answer) {
@@ -429,7 +433,7 @@ class Audit {
     }
     if (verdict.verdict != Verdict::unknown) {
       ++effort_.by_exact;
-    } else if (!options_.progress.stop.stop_requested()) {
+    } else {
       verdict.lead = lead_bounds(problem_, one.k, one.attempt.rows, one.attempt.weights, one.rows);
     }
     ledger_.settle(std::move(verdict), one.k);

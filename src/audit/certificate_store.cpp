@@ -33,7 +33,8 @@ std::int64_t class_of(const std::string& line) {
   return std::strtoll(line.c_str() + kBefore.size(), nullptr, 10);
 }
 
-/// An empty one does.
+}  // namespace
+
 bool begins_like_certificates(const std::filesystem::path& file) {
   constexpr std::string_view kFirst = "{\"tuiqiao_audit\":";
   std::ifstream in(file, std::ios::binary);
@@ -42,8 +43,6 @@ bool begins_like_certificates(const std::filesystem::path& file) {
   start.resize(static_cast<std::size_t>(in.gcount()));
   return kFirst.starts_with(start);
 }
-
-}  // namespace
 
 CertificateStore::CertificateStore(const std::filesystem::path& file) : file_(real_place(file)) {
   if (std::error_code problem; std::filesystem::exists(file_, problem)) {

@@ -9,6 +9,9 @@
 
 namespace tuiqiao::auditing {
 
+/// Whether a file may be of certificates, by its first bytes; an empty one may.
+bool begins_like_certificates(const std::filesystem::path& file);
+
 /// Writes a certificates file: lines go to FILE.partial as they come, which becomes FILE when all are there. What a run
 /// that was killed left behind is taken up again, up to its last whole line.
 class CertificateStore {

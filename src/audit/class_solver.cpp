@@ -148,8 +148,10 @@ class Points {
   std::vector<double> values_, gram_;
 };
 
-/// As float32, with the bias column moved outward so that the ball still holds it.
+/// As float32, with the bias column moved outward so that the ball still holds it. As it is where float32 has no such
+/// numbers.
 void round_witness(const Problem& problem, std::vector<double>& z) {
+  if (std::any_of(z.begin(), z.end(), [](double x) { return !std::isfinite(static_cast<float>(x)); })) return;
   for (double& entry : z) entry = static_cast<double>(static_cast<float>(entry));
   if (problem.has_ball() && !is_in_domain(problem, z))
     z.back() = static_cast<double>(std::nextafter(static_cast<float>(z.back() * (1 + 1e-7)), HUGE_VALF));
@@ -257,6 +259,8 @@ Attempt ClassSolver::solve(bool precise) {
   const double longest = length_of(attempt.z.data(), n);
   for (double& entry : attempt.z) entry /= longest;
   if (problem.has_bias()) attempt.z[n - 1] /= state_->bias_scale;
+  attempt.has_witness = std::all_of(attempt.z.begin(), attempt.z.end(), [](double x) { return std::isfinite(x); });
+  if (!attempt.has_witness) return attempt;
   if (!precise) round_witness(problem, attempt.z);
   return attempt;
 }

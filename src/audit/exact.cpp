@@ -14,8 +14,8 @@ constexpr std::size_t kTaken = 8;  // violated rows a round
 /// Weights w >= 0 with sum 1 and sum w_j g_j = 0 that maximise the sum over `wanted`, or a vector that forbids them.
 class HullProgram {
  public:
-  HullProgram(const std::vector<RationalVector>& points, const std::vector<bool>& wanted)
-      : points_(points.size()), equations_((points.empty() ? 0 : points[0].size()) + 1) {
+  HullProgram(const std::vector<RationalVector>& points, const std::vector<bool>& wanted, const std::stop_token& stop)
+      : stop_(stop), points_(points.size()), equations_((points.empty() ? 0 : points[0].size()) + 1) {
     table_.assign(equations_, RationalVector(points_ + equations_ + 1));
     for (std::size_t r = 0; r < equations_; ++r) {
       const bool sum = r + 1 == equations_;
@@ -77,9 +77,9 @@ class HullProgram {
     }
   }
 
-  /// By Bland's rule, which cannot cycle.
+  /// By Bland's rule, which cannot cycle. A stop leaves what there is.
   void iterate() {
-    for (;;) {
+    while (!stop_.stop_requested()) {
       std::size_t enters = 0;
       while (enters < points_ && sgn(costs_[enters]) >= 0) ++enters;
       if (enters == points_) return;
@@ -123,6 +123,7 @@ class HullProgram {
     for (std::size_t r = 0; r + 1 < equations_; ++r) z[r] = costs_[points_ + r] - each;
   }
 
+  const std::stop_token& stop_;
   std::size_t points_, equations_;
   std::vector<RationalVector> table_;
   RationalVector costs_;
@@ -164,7 +165,8 @@ class Span {
 /// The rows that take part, as differences to row k.
 class Decision {
  public:
-  Decision(const Problem& problem, std::int64_t k) : problem_(problem), k_(k), row_(problem.exact_row(k)) {
+  Decision(const Problem& problem, std::int64_t k, const std::stop_token& stop)
+      : problem_(problem), k_(k), stop_(stop), row_(problem.exact_row(k)) {
     if (!problem.has_bias()) return;
     RationalVector unit(problem.columns());
     unit.back() = 1;
@@ -197,7 +199,8 @@ class Decision {
         if (!take_violated(exact_signs(problem_, k_, anything), 0)) return {ExactAnswer::Kind::wins, anything, {}, {}};
         continue;
       }
-      const HullProgram program(points_, std::vector<bool>(points_.size(), false));
+      const HullProgram program(points_, std::vector<bool>(points_.size(), false), stop_);
+      if (stop_.stop_requested()) return {};
       if (program.feasible) {
         weights_ = program.weights;
         return decide_without_win(round);
@@ -234,7 +237,8 @@ class Decision {
         if (!take_outside()) return answer(ExactAnswer::Kind::inside, {});
         continue;
       }
-      const HullProgram program(points_, wanted);
+      const HullProgram program(points_, wanted, stop_);
+      if (stop_.stop_requested()) return {};
       if (sgn(program.value) > 0) {
         for (std::size_t j = 0; j < points_.size(); ++j) weights_[j] = (weights_[j] + program.weights[j]) / 2;
         continue;
@@ -273,6 +277,7 @@ class Decision {
 
   const Problem& problem_;
   std::int64_t k_;
+  const std::stop_token& stop_;
   RationalVector row_;
   std::vector<std::int64_t> rows_;
   std::vector<RationalVector> points_;
@@ -311,7 +316,7 @@ std::vector<int> exact_signs(const Problem& problem, std::int64_t k, const Ratio
     // 2^-1072: what rounding takes from an entry of z near 0, and more
     const double bound = unit * size + 2 * error * length + apart * 0x1p-1072 + 1e-290;
     int& sign = signs[static_cast<std::size_t>(i)];
-    if (std::abs(margin) > bound && std::isfinite(bound)) {
+    if (std::abs(margin) > bound && std::isfinite(bound) && length > 1e-140) {  // squares below vanish
       sign = margin > 0 ? 1 : -1;
     } else {
       RationalVector difference = problem.exact_row(i);
@@ -327,8 +332,9 @@ const char* proof_name(ExactAnswer::Kind kind) {
   return kind == Kind::ties ? "face" : kind == Kind::inside ? "inside" : kind == Kind::below ? "below" : "ball";
 }
 
-ExactAnswer decide_exactly(const Problem& problem, std::int64_t k, const std::vector<std::int64_t>& seeds) {
-  return Decision(problem, k).decide(seeds);
+ExactAnswer decide_exactly(const Problem& problem, std::int64_t k, const std::vector<std::int64_t>& seeds,
+                           const std::stop_token& stop) {
+  return Decision(problem, k, stop).decide(seeds);
 }
 
 }  // namespace tuiqiao::auditing

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stop_token>
 #include <vector>
 
 #include "audit/problem.h"
@@ -30,8 +31,9 @@ struct ExactAnswer {
 const char* proof_name(ExactAnswer::Kind kind);
 
 /// Decides class k by the simplex method over the rationals, with rows taken in as they are found to be violated.
-/// `seeds`: rows to start from. Cost: grows quickly with the columns; meant for some 40 at most.
-ExactAnswer decide_exactly(const Problem& problem, std::int64_t k, const std::vector<std::int64_t>& seeds);
+/// `seeds`: rows to start from. A stop leaves it open. Cost: grows quickly with the columns; meant for some 50 at most.
+ExactAnswer decide_exactly(const Problem& problem, std::int64_t k, const std::vector<std::int64_t>& seeds,
+                           const std::stop_token& stop);
 
 /// Sign of z . (x_k - x_i) for every row i, 0 for k's own group; exact.
 std::vector<int> exact_signs(const Problem& problem, std::int64_t k, const RationalVector& z);

@@ -49,8 +49,8 @@ class Shortest {
       : problem_(problem), k_(k), row_(problem.exact_row(k)), y_(problem.columns() - 1) {}
 
   /// Until nothing beats k at y, or y, which only grows, leaves the ball. False where some limit comes first.
-  bool find() {
-    for (int step = 0; step < kMostSteps; ++step) {
+  bool find(const std::stop_token& stop) {
+    for (int step = 0; step < kMostSteps && !stop.stop_requested(); ++step) {
       if (is_outside()) return true;
       const std::vector<int> signs = exact_signs(problem_, k_, point());
       const auto beaten = std::find(signs.begin(), signs.end(), -1);
@@ -146,9 +146,9 @@ class Shortest {
 
 }  // namespace
 
-ExactAnswer decide_in_ball(const Problem& problem, std::int64_t k, ExactAnswer free) {
+ExactAnswer decide_in_ball(const Problem& problem, std::int64_t k, ExactAnswer free, const std::stop_token& stop) {
   Shortest shortest(problem, k);
-  if (!shortest.find()) return {};
+  if (!shortest.find(stop)) return {};
   if (shortest.is_outside()) return shortest.answer();
   const RationalVector near = shortest.point();
   RationalVector far = std::move(free.z);

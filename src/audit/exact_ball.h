@@ -9,7 +9,8 @@ namespace tuiqiao::auditing {
 /// a tie at least, and a little way on towards `free.z` the same as that is; else its multipliers keep k from the top.
 /// By the dual method for strictly convex quadratic programs, in rationals, which ends since its value only rises.
 /// Source: D. Goldfarb, A. Idnani, A numerically stable dual method, Mathematical Programming 27 (1983).
-/// Cost: each step solves for as many multipliers as rows touch y, at most the columns, and looks at every row.
-ExactAnswer decide_in_ball(const Problem& problem, std::int64_t k, ExactAnswer free);
+/// Open where that takes over 2000 steps, or on a stop. Cost: each step solves for as many multipliers as rows touch y,
+/// at most the columns, and looks at every row.
+ExactAnswer decide_in_ball(const Problem& problem, std::int64_t k, ExactAnswer free, const std::stop_token& stop);
 
 }  // namespace tuiqiao::auditing

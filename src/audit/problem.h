@@ -44,8 +44,6 @@ class Problem {
   /// Row i rounded to float32, and a bound on the norm of what rounding took from it.
   const float* approximate(std::int64_t i) const { return approximate_ + static_cast<std::size_t>(i) * columns_; }
   double approximate_error(std::int64_t i) const { return errors_.empty() ? 0 : errors_[static_cast<std::size_t>(i)]; }
-  /// Whether every row is the same numbers in float32.
-  bool is_exact() const { return errors_.empty(); }
 
   /// Whether those are held beside the head's.
   bool owns_rows() const { return !own_.empty(); }

@@ -153,7 +153,8 @@ bool is_in_domain(const Problem& problem, std::span<const double> z) {
   double squares = 0;
   for (std::size_t j = 0; j + 1 < z.size(); ++j) squares += z[j] * z[j];
   const double outward = 1 + static_cast<double>(z.size() + 8) * 4 * kUnit;
-  return squares * outward + 1e-300 < problem.radius() * problem.radius() * z.back() * z.back();
+  const double edge = problem.radius() * problem.radius() * z.back() * z.back();
+  return squares * outward + 1e-300 < edge && std::isfinite(edge);
 }
 
 bool is_in_domain(const Problem& problem, const RationalVector& z) {

@@ -32,9 +32,6 @@ class Screen {
   std::vector<WitnessOutcome> check(const AuditFrame& frame, WitnessRule rule, const std::vector<std::int64_t>& ks,
                                     const std::stop_token& stop, AuditEffort& effort) const;
 
-  std::size_t few() const { return few_; }
-  std::size_t more() const { return more_; }
-
  private:
   struct Witness;
   struct Task;

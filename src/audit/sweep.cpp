@@ -199,7 +199,7 @@ std::vector<WitnessOutcome> Sweep::check(const std::vector<std::int64_t>& ks, co
     }
     // Rows below the floor are below the class too, or else it has lost for certain.
     if (!(w.floor <= w.own) || left_out >= w.own) outcome.wins = false;
-    const double before = list.empty() ? w.floor : left_out;  // of rows that were not compared exactly
+    const double before = std::max(w.floor, left_out);  // of rows that were not compared exactly
     if (outcome.wins && std::isfinite(before))
       outcome.margin = std::min(outcome.margin, (w.own - before) / (w.scale * rows_.unit()) * (1 - 1e-9));
   });

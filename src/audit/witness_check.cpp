@@ -211,10 +211,11 @@ std::vector<WitnessOutcome> check_all_rows(const Problem& problem, const std::ve
              const double* own_z = z.data() + (from + c) * n;
              outcome = compare_exactly(problem, tile.ks[c], own_z, rivals[c].decisive(tile.own[c]));
              if (!outcome.wins) outcome = compare_exactly(problem, tile.ks[c], own_z, rivals[c].all());
-             if (const double left_out = rivals[c].floor(); std::isfinite(left_out)) {
-               outcome.wins = outcome.wins && tile.own[c] > left_out;
+             // Not finite: nothing was left out, or rows whose products are unknown.
+             const double left_out = rivals[c].floor();
+             outcome.wins = outcome.wins && tile.own[c] > left_out;
+             if (std::isfinite(left_out))
                outcome.margin = std::min(outcome.margin, (tile.own[c] - left_out) * length_of(own_z, n) * (1 - 1e-9));
-             }
            }
          });
   return outcomes;

@@ -230,6 +230,7 @@ CertificateHeader parse_header(std::string_view line) {
   header.gain_crc = text(object, "gain_crc", false);
   header.shift_crc = text(object, "shift_crc", false);
   if (frame.has_ball) frame.radius = number(object, "radius");
+  if (frame.has_ball && !(frame.radius > 0 && std::isfinite(frame.radius))) refuse("a radius that is not positive");
   if (frame.has_bias) frame.reach = number(object, "reach");
   const std::int64_t linear = frame.columns - (frame.has_bias ? 1 : 0);
   if (object.contains("centre")) {

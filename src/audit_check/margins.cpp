@@ -1,11 +1,9 @@
 #include "audit_check/margins.h"
 
 #include <cblas.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "audit_check/pairs.h"

@@ -25,8 +25,7 @@ std::string fault_of(const CheckedRows& rows, const WitnessClaim& claim, std::in
   return fmt::format("its witness puts class {} {}", i, sign == 0 ? "beside it" : "before it");
 }
 
-}  // namespace
-
+/// Sign of z . (x_k - x_i) less the claimed margin, exactly; 0 without a margin is a tie.
 int exact_sign(const CheckedRows& rows, const WitnessClaim& claim, const std::vector<mpq_class>& z,
                const std::vector<mpq_class>& own, std::int64_t i) {
   std::vector<mpq_class> difference = rows.exact(i);
@@ -37,6 +36,8 @@ int exact_sign(const CheckedRows& rows, const WitnessClaim& claim, const std::ve
   if (rows.has_bias()) return lead >= margin ? 1 : -1;
   return lead >= 0 && lead * lead >= margin * margin * dot(z, z) ? 1 : -1;
 }
+
+}  // namespace
 
 PairCheck::PairCheck(const CheckedRows& rows, const WitnessClaim& claim, const std::vector<double>& z)
     : rows_(rows), claim_(claim), z_(z), own_(rows.columns()), other_(rows.columns()) {
@@ -128,7 +129,8 @@ bool is_in_domain(const CheckedRows& rows, const std::vector<double>& z) {
   for (std::size_t j = 0; j + 1 < z.size(); ++j) squares += z[j] * z[j];
   const double edge = rows.radius_squared().get_d() * z.back() * z.back();
   // Projecting on sum = 0 only makes it shorter.
-  if (squares * (1 + static_cast<double>(z.size() + 8) * 8 * kUnit) < edge && edge > 1e-290) return true;
+  if (squares * (1 + static_cast<double>(z.size() + 8) * 8 * kUnit) < edge && edge > 1e-290 && std::isfinite(edge))
+    return true;
   return is_in_domain(rows, std::vector<mpq_class>(z.begin(), z.end()));
 }
 

@@ -39,8 +39,4 @@ class PairCheck {
   Ties ties_;
 };
 
-/// Sign of z . (x_k - x_i) less the claimed margin, exactly; 0 without a margin is a tie.
-int exact_sign(const CheckedRows& rows, const WitnessClaim& claim, const std::vector<mpq_class>& z,
-               const std::vector<mpq_class>& own, std::int64_t i);
-
 }  // namespace tuiqiao::checking

@@ -216,6 +216,11 @@ void RowBounds::choose_directions(const std::vector<const WitnessClaim*>& of, co
   directions.resize(best * n);
   directions_ = std::move(directions);
   measure_tilt();
+  if (!(tilt_ < 0.01)) {  // the bounds below are for directions that are nearly orthonormal
+    directions_.clear();
+    count_ = 0;
+    return;
+  }
   split_rows();
 }
 
