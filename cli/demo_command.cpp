@@ -105,15 +105,14 @@ class Demo {
     const fs::path errors = raw_ / "errors.txt";
     const auto start = Clock::now();
     double told = 0;
-    const int code = run_child(
-        {step.arguments, step.input.empty() ? fs::path() : raw_ / step.input, raw_ / step.output, errors}, stop_, [&] {
-          constexpr double kMinute = 60;
-          const double seconds = seconds_since(start);
-          bar_.show(section.title, static_cast<std::int64_t>(seconds), 0);
-          if (seconds - told < kMinute) return;
-          told = seconds;
-          tell(fmt::format("demo:   ... {:.0f} s\n", seconds));
-        });
+    const int code = run_child({step.arguments, step.input, raw_ / step.output, errors}, stop_, [&] {
+      constexpr double kMinute = 60;
+      const double seconds = seconds_since(start);
+      bar_.show(section.title, static_cast<std::int64_t>(seconds), 0);
+      if (seconds - told < kMinute) return;
+      told = seconds;
+      tell(fmt::format("demo:   ... {:.0f} s\n", seconds));
+    });
     bar_.clear();
     if (code != 0) {
       std::ifstream in(errors);

@@ -11,7 +11,7 @@ namespace tuiqiao::cli {
 struct DemoStep {
   std::string output;                  ///< where standard output goes, within the folder of raw results
   std::vector<std::string> arguments;  ///< files that it writes are within that folder too
-  std::string input = {};              ///< what it reads, within that folder
+  std::string input = {};              ///< what it reads, if anything
 };
 
 struct DemoSection {

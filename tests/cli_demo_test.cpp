@@ -34,6 +34,15 @@ class DemoCli : public Cli {
   }
 };
 
+TEST_F(DemoCli, TakesAFolderAsItIsSeenFromHere) {
+  const fs::path out = fs::relative(path("relative"));
+  const Result result =
+      run({"demo", "--out", out.string(), "--model", path("none"), "--images", path("none"), "--data", path("none")});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(fs::exists(out / "raw" / "topk.svg"));
+  EXPECT_NE(content_of(out / "index.html").find("data:image/svg+xml;base64,"), std::string::npos);
+}
+
 TEST_F(DemoCli, SaysWhatIsMissingAndGoesOn) {
   const Result result = demo({"--model", path("none.gguf")});
   ASSERT_EQ(result.code, 0) << result.err;
