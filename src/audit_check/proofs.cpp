@@ -18,7 +18,8 @@ namespace tuiqiao::checking {
 namespace {
 
 constexpr double kUnit = 0x1p-53, kOutward = 1 + 1e-8;
-constexpr std::size_t kLongestFraction = 1'000'000;
+constexpr std::size_t kLongestFraction =
+    100'000;                            // a determinant of 48 columns, entries squared, has fewer than 20,000
 constexpr std::size_t kMostExact = 64;  // columns up to which doubtful simplices are solved in rationals
 
 using Fractions = std::vector<mpq_class>;
