@@ -125,7 +125,7 @@ Judged judge_together(const OutputHead& head, const AuditOptions& options, const
   // A part that was finished before a run was cut short is taken up like one that was not.
   if (fs::exists(own)) fs::rename(own, own.string() + ".partial");
   Judged judged = judge(head, options, {world.rank(), world.size()}, own);
-  world.wait();
+  judged.resumed = world.sum(judged.resumed);
   if (world.rank() > 0) return judged;
   auditing::merge_certificates(parts, file);
   for (const fs::path& part : parts) fs::remove(part);

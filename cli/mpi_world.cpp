@@ -40,6 +40,10 @@ MpiWorld::~MpiWorld() {
 void MpiWorld::wait() const {
   if (joined_) MPI_Barrier(MPI_COMM_WORLD);
 }
+std::int64_t MpiWorld::sum(std::int64_t own) const {
+  if (joined_) MPI_Allreduce(MPI_IN_PLACE, &own, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
+  return own;
+}
 void MpiWorld::abort(int code) const {
   if (joined_) MPI_Abort(MPI_COMM_WORLD, code);
   std::_Exit(code);
@@ -53,6 +57,7 @@ MpiWorld::MpiWorld() {
 }
 MpiWorld::~MpiWorld() = default;
 void MpiWorld::wait() const {}
+std::int64_t MpiWorld::sum(std::int64_t own) const { return own; }
 void MpiWorld::abort(int code) const { std::_Exit(code); }
 
 #endif

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 namespace tuiqiao::cli {
 
 /// The processes that mpirun started together; this one alone where it did not start it.
@@ -15,6 +17,8 @@ class MpiWorld {
   int size() const { return size_; }
   /// Waits until all have come here.
   void wait() const;
+  /// The sum of what each has; waits for all.
+  std::int64_t sum(std::int64_t own) const;
   /// Ends all of them, and this one, with an exit code.
   [[noreturn]] void abort(int code) const;
 

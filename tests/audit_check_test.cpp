@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "audit_check/certificate_file.h"
+#include "audit_check/pairs.h"
 #include "audit_heads.h"
 #include "tuiqiao/error.h"
 
@@ -249,6 +250,44 @@ TEST(AuditCheck, RefusesHostileLines) {
         R"({"tuiqiao_audit":1,"classes":1e30})", R"({"tuiqiao_audit":1,"classes":18446744073709551615})"})
     EXPECT_TRUE(refused(header, 0)) << header;
   EXPECT_TRUE(refused(std::string(100000, '[') + std::string(100000, ']')));
+}
+
+TEST(AuditCheck, StopsAmongFractions) {
+  OutputHead head;
+  head.columns = 2;
+  head.classes = 5;
+  head.rows = {1, 2, 2, 1, 1, 0, 0, 1, 1, 1};
+  const checking::CheckedRows rows(head, checking::parse_header(lines_of(head, audit(head))[0]));
+  const std::vector<mpq_class> z{mpq_class(1), mpq_class(7, 3)};
+  const checking::WitnessClaim claim{0, 0.1, false, {}};
+  std::stop_source stop;
+  EXPECT_EQ(checking::check_exact_witness(rows, claim, z, stop.get_token()), "");
+  stop.request_stop();
+  EXPECT_THROW(checking::check_exact_witness(rows, claim, z, stop.get_token()), Interrupted);
+
+  // What is stopped among proofs is no fault of theirs.
+  std::vector<std::string> lines = lines_of(head, audit(head));
+  lines[1] = mended(R"({"i":0,"verdict":"argmaxable","margin":0.1,"exact_z":["1","7/3"]})");
+  const CertificateFile file(lines);
+  CertificateCheckOptions options;
+  EXPECT_TRUE(check_certificates(head, file.path, options).faults.empty());
+  options.progress.stop = stop.get_token();
+  EXPECT_THROW(check_certificates(head, file.path, options), Interrupted);
+}
+
+TEST(AuditCheck, RefusesEndlessLines) {
+  OutputHead head;
+  head.columns = 1;
+  head.classes = 2;
+  head.rows = {0, 1};
+  std::vector<std::string> lines = lines_of(head, audit(head));
+  lines[1] = std::string((std::size_t{1} << 26) + 1, ' ');
+  try {
+    check(head, lines);
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("line 2: too long"), std::string::npos) << error.what();
+  }
 }
 
 TEST(AuditCheck, KnowsItsHead) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <random>
@@ -246,15 +247,20 @@ TEST_F(AuditCli, SpreadsOverProcessesOfMpi) {
     fs::remove(path("c.jsonl"));
   }
   // One part was finished, of another there is a half: both are taken up.
+  std::int64_t left = 0;  // whole lines but the headers
   const auto leave = [&](int part, const std::string& name, double share) {
     ASSERT_EQ(run({"audit", rows, "--shard", fmt::format("{}/3", part), "--out", path(name)}).code, 0);
     const std::string lines = content_of(path(name));
-    write(name, lines.substr(0, static_cast<std::size_t>(share * static_cast<double>(lines.size()))));
+    const std::string kept = lines.substr(0, static_cast<std::size_t>(share * static_cast<double>(lines.size())));
+    left += std::count(kept.begin(), kept.end(), '\n') - 1;
+    write(name, kept);
   };
   leave(1, "c.jsonl.part-1-of-3", 1);
   leave(2, "c.jsonl.part-2-of-3.partial", 0.5);
-  ASSERT_EQ(together(3, "--out '" + path("c.jsonl") + "'"), 0) << content_of(path("log"));
+  ASSERT_EQ(together(3, "--json --out '" + path("c.jsonl") + "'"), 0) << content_of(path("log"));
   EXPECT_EQ(content_of(path("c.jsonl")) == content_of(path("whole.jsonl")), true);
+  const nlohmann::json summary = nlohmann::json::parse(lines_of(content_of(path("log"))).back());
+  EXPECT_EQ(summary["summary"]["resumed"], left) << summary;
 
   EXPECT_NE(together(2, ""), 0);
   EXPECT_NE(content_of(path("log")).find("under mpirun: --out"), std::string::npos);

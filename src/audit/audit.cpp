@@ -15,7 +15,6 @@
 #include "audit/exact.h"
 #include "audit/exact_ball.h"
 #include "audit/hull_witness.h"
-#include "audit/kernels.h"
 #include "audit/lead_bounds.h"
 #include "audit/ledger.h"
 #include "audit/plan.h"
@@ -27,6 +26,7 @@
 #include "audit/spread.h"
 #include "audit/sweep.h"
 #include "audit/witness_check.h"
+#include "serial_blas.h"
 
 namespace tuiqiao {
 
@@ -81,7 +81,7 @@ class Audit {
 
   /// Goes through the classes in blocks, each of which has its verdicts before the next begins.
   AuditResult run() {
-    const SingleThreadBlas single;
+    const SerialBlas single;
     auto start = Clock::now();
     prepare();
     effort_.seconds_rules += seconds_since(start);
@@ -226,7 +226,7 @@ class Audit {
   }
 
   void conclude(WitnessRule rule, Open& one, std::vector<double> z, const WitnessOutcome& outcome) {
-    if (outcome.wins && (!problem_.has_bias() || is_in_domain(problem_, z))) {
+    if (outcome.wins && (!problem_.has_bias() || problem_.is_in_domain(z))) {
       settle_winner(one.k, rule, std::move(z), outcome.margin);
       one.k = -1;
       return;
@@ -407,7 +407,7 @@ class Audit {
         ExactAnswer& answer = answers[static_cast<std::size_t>(c)];
         const std::stop_token& stop = options_.progress.stop;
         answer = decide_exactly(problem_, one.k, seeds, stop);
-        if (!answer.z.empty() && !is_in_domain(problem_, answer.z))
+        if (!answer.z.empty() && !problem_.is_in_domain(answer.z))
           answer = decide_in_ball(problem_, one.k, std::move(answer), stop);
       });
     }

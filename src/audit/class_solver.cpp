@@ -8,7 +8,6 @@
 
 #include "audit/exact.h"
 #include "audit/min_norm.h"
-#include "audit/prove.h"
 #include "audit/simplex.h"
 
 namespace tuiqiao::auditing {
@@ -153,7 +152,7 @@ class Points {
 void round_witness(const Problem& problem, std::vector<double>& z) {
   if (std::any_of(z.begin(), z.end(), [](double x) { return !std::isfinite(static_cast<float>(x)); })) return;
   for (double& entry : z) entry = static_cast<double>(static_cast<float>(entry));
-  if (problem.has_ball() && !is_in_domain(problem, z))
+  if (problem.has_ball() && !problem.is_in_domain(z))
     z.back() = static_cast<double>(std::nextafter(static_cast<float>(z.back() * (1 + 1e-7)), HUGE_VALF));
 }
 

@@ -4,8 +4,6 @@
 #include <optional>
 #include <utility>
 
-#include "audit/prove.h"
-
 namespace tuiqiao::auditing {
 
 namespace {
@@ -154,7 +152,7 @@ ExactAnswer decide_in_ball(const Problem& problem, std::int64_t k, ExactAnswer f
   RationalVector far = std::move(free.z);
   const Rational scale = far.back();
   for (Rational& entry : far) entry /= scale;
-  for (free.z = far; !is_in_domain(problem, free.z); far = free.z) {
+  for (free.z = far; !problem.is_in_domain(free.z); far = free.z) {
     for (std::size_t j = 0; j < far.size(); ++j) free.z[j] = (far[j] + near[j]) / 2;
   }
   return free;

@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "audit/exact.h"
-#include "audit/prove.h"
 
 namespace tuiqiao::auditing {
 
@@ -57,7 +56,7 @@ LeadBounds lead_bounds(const Problem& problem, std::int64_t k, std::span<const s
   const double length = length_of(sum);
   if (!(length > 0) || static_cast<double>(problem.classes()) * static_cast<double>(n) > kMostNumbers) return bounds;
   for (double& x : sum) x /= length;
-  if (problem.has_bias() && !is_in_domain(problem, sum)) return bounds;
+  if (problem.has_bias() && !problem.is_in_domain(sum)) return bounds;
   double least = HUGE_VAL;
   for (std::int64_t i = 0; i < problem.classes(); ++i) {
     if (problem.group()[static_cast<std::size_t>(i)] != i || i == problem.group()[static_cast<std::size_t>(k)])

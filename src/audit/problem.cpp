@@ -152,6 +152,32 @@ RationalVector Problem::exact_row(std::int64_t i) const {
   return row;
 }
 
+bool Problem::is_in_domain(std::span<const double> z) const {
+  if (!std::all_of(z.begin(), z.end(), [](double x) { return std::isfinite(x); })) return false;
+  if (!has_bias_) return true;
+  if (!(z.back() > 0)) return false;
+  if (!ball_) return true;
+  double squares = 0;
+  for (std::size_t j = 0; j + 1 < z.size(); ++j) squares += z[j] * z[j];
+  const double outward = 1 + static_cast<double>(z.size() + 8) * 4 * kUnit;
+  const double edge = radius_ * radius_ * z.back() * z.back();
+  return squares * outward + 1e-300 < edge && std::isfinite(edge);
+}
+
+bool Problem::is_in_domain(const RationalVector& z) const {
+  if (!has_bias_) return true;
+  if (sgn(z.back()) <= 0) return false;
+  if (!ball_) return true;
+  RationalVector rest(z.begin(), z.end() - 1);
+  if (centred_) {
+    Rational mean = 0;
+    for (const Rational& x : rest) mean += x;
+    mean /= static_cast<unsigned long>(rest.size());
+    for (Rational& x : rest) x -= mean;
+  }
+  return dot(rest, rest) < radius_squared_ * z.back() * z.back();
+}
+
 void Problem::make_approximate() {
   const bool whole = kept_.size() == static_cast<std::size_t>(head_.columns);
   if (whole && !scaled_ && !has_bias_ && !centred_) {

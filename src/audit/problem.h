@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "tuiqiao/audit.h"
@@ -29,17 +30,22 @@ class Problem {
 
   std::int64_t classes() const { return head_.classes; }
   std::size_t columns() const { return columns_; }
+  /// Without that of the biases.
+  std::size_t linear_columns() const { return columns_ - (has_bias_ ? 1 : 0); }
   bool has_bias() const { return has_bias_; }
   bool has_ball() const { return ball_; }
   /// Rows lie in the hyperplane sum = 0 of the columns before the bias.
   bool centred() const { return centred_; }
   /// Of centred rows the last column before the bias follows from the others; otherwise columns(), none does.
-  std::size_t dependent_column() const { return centred_ ? columns_ - (has_bias() ? 2 : 1) : columns_; }
+  std::size_t dependent_column() const { return centred_ ? linear_columns() - 1 : columns_; }
   /// Largest number of independent differences of rows that is possible.
   std::size_t dimension() const { return columns_ - (centred_ ? 1 : 0); }
   /// The ball's radius, squared and exact.
   const Rational& radius_squared() const { return radius_squared_; }
   double radius() const { return radius_; }
+  /// Whether z is in the domain, beyond the rounding of what is computed here.
+  bool is_in_domain(std::span<const double> z) const;
+  bool is_in_domain(const RationalVector& z) const;
 
   /// Row i rounded to float32, and a bound on the norm of what rounding took from it.
   const float* approximate(std::int64_t i) const { return approximate_ + static_cast<std::size_t>(i) * columns_; }

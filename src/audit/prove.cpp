@@ -145,30 +145,4 @@ bool is_below_in_ball(const Problem& problem, std::int64_t k, std::span<const st
   return problem.radius() * (std::sqrt(squares) + bound) * kOutward + sum.back() + bound < 0;
 }
 
-bool is_in_domain(const Problem& problem, std::span<const double> z) {
-  if (!std::all_of(z.begin(), z.end(), [](double x) { return std::isfinite(x); })) return false;
-  if (!problem.has_bias()) return true;
-  if (!(z.back() > 0)) return false;
-  if (!problem.has_ball()) return true;
-  double squares = 0;
-  for (std::size_t j = 0; j + 1 < z.size(); ++j) squares += z[j] * z[j];
-  const double outward = 1 + static_cast<double>(z.size() + 8) * 4 * kUnit;
-  const double edge = problem.radius() * problem.radius() * z.back() * z.back();
-  return squares * outward + 1e-300 < edge && std::isfinite(edge);
-}
-
-bool is_in_domain(const Problem& problem, const RationalVector& z) {
-  if (!problem.has_bias()) return true;
-  if (sgn(z.back()) <= 0) return false;
-  if (!problem.has_ball()) return true;
-  RationalVector rest(z.begin(), z.end() - 1);
-  if (problem.centred()) {
-    Rational mean = 0;
-    for (const Rational& x : rest) mean += x;
-    mean /= static_cast<unsigned long>(rest.size());
-    for (Rational& x : rest) x -= mean;
-  }
-  return dot(rest, rest) < problem.radius_squared() * z.back() * z.back();
-}
-
 }  // namespace tuiqiao::auditing

@@ -19,8 +19,4 @@ bool is_inside_simplex(const Problem& problem, std::int64_t k, std::span<const s
 bool is_below_in_ball(const Problem& problem, std::int64_t k, std::span<const std::int64_t> rows,
                       std::span<const double> weights);
 
-/// Whether z is in the domain beyond rounding: z_n > 0, and in the ball where there is one.
-bool is_in_domain(const Problem& problem, std::span<const double> z);
-bool is_in_domain(const Problem& problem, const RationalVector& z);
-
 }  // namespace tuiqiao::auditing

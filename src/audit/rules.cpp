@@ -14,12 +14,10 @@ namespace {
 constexpr std::size_t kMostWhitened = 2048;    // columns: the matrix is part of every certificates file
 constexpr std::size_t kMostSampled = 1 << 15;  // rows for the covariance, evenly spread
 
-std::size_t linear_columns(const Problem& problem) { return problem.columns() - (problem.has_bias() ? 1 : 0); }
-
 }  // namespace
 
 AuditFrame frame_of(const Problem& problem, const std::vector<std::int64_t>& groups) {
-  const std::size_t n = linear_columns(problem);
+  const std::size_t n = problem.linear_columns();
   AuditFrame frame;
   frame.classes = problem.classes();
   frame.columns = static_cast<std::int64_t>(problem.columns());
@@ -51,7 +49,7 @@ AuditFrame frame_of(const Problem& problem, const std::vector<std::int64_t>& gro
 }
 
 bool add_whitening(const Problem& problem, const std::vector<std::int64_t>& groups, AuditFrame& frame) {
-  const std::size_t n = linear_columns(problem);
+  const std::size_t n = problem.linear_columns();
   if (n < 2 || n > kMostWhitened || groups.size() < 2 * n) return false;
   const std::size_t step = (groups.size() + kMostSampled - 1) / kMostSampled;
   std::vector<float> rows;
@@ -84,7 +82,7 @@ bool add_whitening(const Problem& problem, const std::vector<std::int64_t>& grou
 }
 
 std::vector<double> witness_of(const Problem& problem, const AuditFrame& frame, WitnessRule rule, std::int64_t k) {
-  const std::size_t n = linear_columns(problem);
+  const std::size_t n = problem.linear_columns();
   const float* row = problem.approximate(k);
   std::vector<double> z(problem.columns());
   for (std::size_t j = 0; j < n; ++j)

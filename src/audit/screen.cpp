@@ -7,10 +7,10 @@
 #include <limits>
 #include <numeric>
 
-#include "audit/kernels.h"
 #include "audit/rules.h"
 #include "audit/scan_kernels.h"
 #include "audit/spread.h"
+#include "serial_blas.h"
 
 namespace tuiqiao::auditing {
 
@@ -71,11 +71,9 @@ struct Screen::Task {
 
 Screen::Screen(const Problem& problem, const std::vector<std::int64_t>& groups, const std::vector<float>& shift,
                double reach, std::size_t most_directions)
-    : problem_(problem),
-      rows_(problem, groups, shift, problem.columns() - (problem.has_bias() ? 1 : 0)),
-      reach_(reach) {
+    : problem_(problem), rows_(problem, groups, shift, problem.linear_columns()), reach_(reach) {
   if (!is_usable()) return;
-  const SingleThreadBlas single;
+  const SerialBlas single;
   order_rows();
   more_ = std::clamp(rows_.columns() / 4, std::min<std::size_t>(16, rows_.columns()), most_directions);
   find_directions();
@@ -378,7 +376,7 @@ void Screen::walk(Task& task) const {
 std::vector<WitnessOutcome> Screen::check(const AuditFrame& frame, WitnessRule rule,
                                           const std::vector<std::int64_t>& ks, const std::stop_token& stop,
                                           AuditEffort& effort) const {
-  const SingleThreadBlas single;
+  const SerialBlas single;
   // Witnesses with like limits share a walk: the rows' order is nearly that of their limits.
   std::vector<std::pair<std::size_t, std::size_t>> order;
   std::vector<WitnessOutcome> outcomes(ks.size());

@@ -7,9 +7,10 @@
 #include <cmath>
 #include <limits>
 
-#include "audit/kernels.h"
+#include "audit/difference_product.h"
 #include "audit/shifted_rows.h"
 #include "audit/spread.h"
+#include "serial_blas.h"
 
 namespace tuiqiao::auditing {
 
@@ -175,7 +176,7 @@ std::vector<WitnessOutcome> check_all_rows(const Problem& problem, const std::ve
   const auto threads = static_cast<std::size_t>(omp_get_max_threads());
   const std::size_t tile_size = std::clamp<std::size_t>((count + threads - 1) / threads, 1, kClassTile);
   std::vector<WitnessOutcome> outcomes(count);
-  const SingleThreadBlas single;
+  const SerialBlas single;
   spread(static_cast<std::int64_t>((count + tile_size - 1) / tile_size), static_cast<double>(count * classes * n),
          [&](std::int64_t part) {
            const std::size_t from = static_cast<std::size_t>(part) * tile_size, to = std::min(count, from + tile_size);

@@ -21,7 +21,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kVersion = 1;
-constexpr std::size_t kLongestLine = std::size_t{1} << 30;
+constexpr std::size_t kLongestHeader = std::size_t{1} << 30, kLongestLine = std::size_t{1} << 26;
 constexpr std::int64_t kMostSide = std::int64_t{1} << 40;
 constexpr std::string_view kChecksumKey = ",\"crc\":\"";
 constexpr std::size_t kChecksumTail = 18;  // the key, 8 digits, a quote and a brace
@@ -297,7 +297,8 @@ bool CertificateReader::read_line() {
       return false;
     }
     if (next == '\n') return true;
-    if (text_.size() >= kLongestLine) throw Error(fmt::format("{}: line {}: too long", file_.string(), line_));
+    if (text_.size() >= (line_ == 1 ? kLongestHeader : kLongestLine))
+      throw Error(fmt::format("{}: line {}: too long", file_.string(), line_));
     text_ += static_cast<char>(next);
   }
 }

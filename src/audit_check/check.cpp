@@ -6,9 +6,10 @@
 #include "audit_check/certificate_file.h"
 #include "audit_check/checked_rows.h"
 #include "audit_check/margins.h"
+#include "audit_check/pairs.h"
 #include "audit_check/proofs.h"
-#include "audit_check/row_bounds.h"
 #include "parallel.h"
+#include "serial_blas.h"
 #include "tuiqiao/audit_check.h"
 #include "tuiqiao/error.h"
 
@@ -19,6 +20,7 @@ namespace checking {
 namespace {
 
 constexpr std::size_t kMostVectors = 4096, kMostProofs = 128;  // held before they are checked
+constexpr std::size_t kMostHeld = std::size_t{1} << 24;        // bytes of the lines of those
 constexpr std::uint8_t kAbsent = 255;
 
 CertificateSubject subject_of(const CertificateHeader& header) {
@@ -71,7 +73,8 @@ class Check {
     }
     if (!verdict.exact_z.empty() || !verdict.proof.empty()) {
       proofs_.push_back(std::move(verdict));
-      if (proofs_.size() == kMostProofs) settle_proofs();
+      held_ += reader_.text().size();
+      if (proofs_.size() == kMostProofs || held_ > kMostHeld) settle_proofs();
     }
   }
 
@@ -104,18 +107,23 @@ class Check {
     });
     for (std::size_t p = 0; p < proofs_.size(); ++p) blame(proofs_[p].i, faults[p]);
     proofs_.clear();
+    held_ = 0;
     options_.progress.step("proofs", 0, 0);
   }
 
   std::string check_alone(const ClassVerdict& verdict) const {
+    const std::stop_token& stop = options_.progress.stop;
+    if (stop.stop_requested()) throw Interrupted();
     try {
       if (!verdict.exact_z.empty()) {
         const std::vector<mpq_class> z = fractions_of(verdict.exact_z);
-        if (!is_in_domain(rows_, z)) return "its witness is no hidden vector";
+        if (!rows_.is_in_domain(z)) return "its witness is no hidden vector";
         const WitnessClaim claim{verdict.i, verdict.margin, verdict.verdict == Verdict::tie_only, {}};
-        if (std::string fault = check_exact_witness(rows_, claim, z); !fault.empty()) return fault;
+        if (std::string fault = check_exact_witness(rows_, claim, z, stop); !fault.empty()) return fault;
       }
       return verdict.proof.empty() ? "" : check_proof(rows_, verdict);
+    } catch (const Interrupted&) {
+      throw;
     } catch (const Error& error) {
       return error.what();
     }
@@ -128,6 +136,7 @@ class Check {
   std::vector<double> margins_;
   std::array<std::vector<WitnessClaim>, 4> witnesses_;  ///< by rule
   std::vector<ClassVerdict> proofs_;
+  std::size_t held_ = 0;  ///< bytes of their lines
   CertificateCheck result_;
 };
 

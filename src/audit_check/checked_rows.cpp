@@ -194,4 +194,31 @@ void CheckedRows::round_rows() {
   if (!all_finite(own_)) throw Error("the rows times the norm's gain, or the biases, are beyond float32");
 }
 
+bool CheckedRows::is_in_domain(const std::vector<mpq_class>& z) const {
+  if (!has_bias_) return true;
+  if (z.back() <= 0) return false;
+  if (!has_ball_) return true;
+  std::vector<mpq_class> rest(z.begin(), z.end() - 1);
+  if (centred_) {
+    mpq_class mean = 0;
+    for (const mpq_class& x : rest) mean += x;
+    mean /= static_cast<unsigned long>(rest.size());
+    for (mpq_class& x : rest) x -= mean;
+  }
+  return dot(rest, rest) < radius_squared_ * z.back() * z.back();
+}
+
+bool CheckedRows::is_in_domain(const std::vector<double>& z) const {
+  if (!has_bias_) return true;
+  if (!(z.back() > 0)) return false;
+  if (!has_ball_) return true;
+  double squares = 0;
+  for (std::size_t j = 0; j + 1 < z.size(); ++j) squares += z[j] * z[j];
+  const double edge = radius_squared_.get_d() * z.back() * z.back();
+  // Projecting on sum = 0 only makes it shorter.
+  if (squares * (1 + static_cast<double>(z.size() + 8) * 8 * kUnit) < edge && edge > 1e-290 && std::isfinite(edge))
+    return true;
+  return is_in_domain(std::vector<mpq_class>(z.begin(), z.end()));
+}
+
 }  // namespace tuiqiao::checking

@@ -39,6 +39,9 @@ class CheckedRows {
   std::vector<mpq_class> exact(std::int64_t i) const;
   /// Whether two rows are the same, exactly.
   bool same(std::int64_t a, std::int64_t b) const;
+  /// Whether the hidden vector can be z; exact.
+  bool is_in_domain(const std::vector<double>& z) const;
+  bool is_in_domain(const std::vector<mpq_class>& z) const;
 
  private:
   void check_shapes(const CertificateHeader& header) const;

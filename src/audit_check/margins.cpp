@@ -9,6 +9,7 @@
 #include "audit_check/pairs.h"
 #include "audit_check/row_bounds.h"
 #include "parallel.h"
+#include "serial_blas.h"
 
 namespace tuiqiao::checking {
 
@@ -49,7 +50,7 @@ class Tile {
   void add(const WitnessClaim& claim, std::vector<double> z, std::string& fault) {
     if (!std::all_of(z.begin(), z.end(), [](double x) { return std::isfinite(x); })) {
       fault = "its witness is not finite";
-    } else if (!is_in_domain(rows_, z)) {
+    } else if (!rows_.is_in_domain(z)) {
       fault = "its witness is no hidden vector";
     } else {
       claims_.push_back(&claim);

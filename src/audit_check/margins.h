@@ -31,11 +31,4 @@ struct MarginOptions {
 std::vector<std::string> check_witnesses(const CheckedRows& rows, const AuditFrame& frame, WitnessRule rule,
                                          const std::vector<WitnessClaim>& claims, const MarginOptions& options);
 
-/// The same of one witness of rationals.
-std::string check_exact_witness(const CheckedRows& rows, const WitnessClaim& claim, const std::vector<mpq_class>& z);
-
-/// Whether a witness is one that the hidden vector can be; exact.
-bool is_in_domain(const CheckedRows& rows, const std::vector<double>& z);
-bool is_in_domain(const CheckedRows& rows, const std::vector<mpq_class>& z);
-
 }  // namespace tuiqiao::checking

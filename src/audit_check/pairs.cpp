@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "tuiqiao/error.h"
+
 namespace tuiqiao::checking {
 
 namespace {
@@ -74,7 +76,8 @@ std::string PairCheck::check_exactly(std::int64_t i) {
   return fault_of(rows_, claim_, i, exact_sign(rows_, claim_, exact_z_, exact_own_, i), ties_);
 }
 
-std::string check_exact_witness(const CheckedRows& rows, const WitnessClaim& claim, const std::vector<mpq_class>& z) {
+std::string check_exact_witness(const CheckedRows& rows, const WitnessClaim& claim, const std::vector<mpq_class>& z,
+                                const std::stop_token& stop) {
   // Float64 settles most rows; what it does to z is one rounding an entry.
   std::vector<double> near(z.size()), own(z.size()), other(z.size());
   for (std::size_t j = 0; j < z.size(); ++j) near[j] = z[j].get_d();
@@ -100,38 +103,12 @@ std::string check_exact_witness(const CheckedRows& rows, const WitnessClaim& cla
     if (claim.margin == 0 && std::isfinite(bound) && length > 1e-140 && std::abs(lead) > bound) {
       sign = lead > 0 ? 1 : -1;
     } else {
+      if (stop.stop_requested()) throw Interrupted();
       sign = exact_sign(rows, claim, z, exact_own, i);
     }
     if (std::string fault = fault_of(rows, claim, i, sign, ties); !fault.empty()) return fault;
   }
   return ties.are_all(rows.classes()) ? "its witness puts all classes beside it" : "";
-}
-
-bool is_in_domain(const CheckedRows& rows, const std::vector<mpq_class>& z) {
-  if (!rows.has_bias()) return true;
-  if (z.back() <= 0) return false;
-  if (!rows.has_ball()) return true;
-  std::vector<mpq_class> rest(z.begin(), z.end() - 1);
-  if (rows.centred()) {
-    mpq_class mean = 0;
-    for (const mpq_class& x : rest) mean += x;
-    mean /= static_cast<unsigned long>(rest.size());
-    for (mpq_class& x : rest) x -= mean;
-  }
-  return dot(rest, rest) < rows.radius_squared() * z.back() * z.back();
-}
-
-bool is_in_domain(const CheckedRows& rows, const std::vector<double>& z) {
-  if (!rows.has_bias()) return true;
-  if (!(z.back() > 0)) return false;
-  if (!rows.has_ball()) return true;
-  double squares = 0;
-  for (std::size_t j = 0; j + 1 < z.size(); ++j) squares += z[j] * z[j];
-  const double edge = rows.radius_squared().get_d() * z.back() * z.back();
-  // Projecting on sum = 0 only makes it shorter.
-  if (squares * (1 + static_cast<double>(z.size() + 8) * 8 * kUnit) < edge && edge > 1e-290 && std::isfinite(edge))
-    return true;
-  return is_in_domain(rows, std::vector<mpq_class>(z.begin(), z.end()));
 }
 
 }  // namespace tuiqiao::checking

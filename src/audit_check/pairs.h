@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -38,5 +39,9 @@ class PairCheck {
   std::vector<mpq_class> exact_z_, exact_own_;  ///< once they are needed
   Ties ties_;
 };
+
+/// What is wrong with a claim whose witness is of rationals, "" where it holds. Throws: Interrupted.
+std::string check_exact_witness(const CheckedRows& rows, const WitnessClaim& claim, const std::vector<mpq_class>& z,
+                                const std::stop_token& stop);
 
 }  // namespace tuiqiao::checking

@@ -10,8 +10,6 @@
 #include "parallel.h"
 
 extern "C" {
-void openblas_set_num_threads(int threads) __attribute__((weak));
-int openblas_get_num_threads() __attribute__((weak));
 /// LAPACK: eigenvalues il to iu, from the least, of a symmetric matrix, and their vectors.
 void dsyevr_(const char* vectors, const char* range, const char* half, const int* n, double* a, const int* lda,
              const double* least, const double* most, const int* il, const int* iu, const double* tolerance, int* found,
@@ -52,16 +50,6 @@ double length_of(const std::vector<double>& x) {
 }
 
 }  // namespace
-
-SerialBlas::SerialBlas() {
-  if (!openblas_set_num_threads || !openblas_get_num_threads) return;
-  threads_ = openblas_get_num_threads();
-  openblas_set_num_threads(1);
-}
-
-SerialBlas::~SerialBlas() {
-  if (threads_ > 0) openblas_set_num_threads(threads_);
-}
 
 RowBounds::RowBounds(const CheckedRows& rows, std::vector<float> shift) : rows_(rows), shift_(std::move(shift)) {
   const auto classes = static_cast<std::size_t>(rows.classes());

@@ -8,18 +8,6 @@
 
 namespace tuiqiao::checking {
 
-/// Keeps OpenBLAS to the calling thread while it lives.
-class SerialBlas {
- public:
-  SerialBlas();
-  ~SerialBlas();
-  SerialBlas(const SerialBlas&) = delete;
-  SerialBlas& operator=(const SerialBlas&) = delete;
-
- private:
-  int threads_ = 0;
-};
-
 /// A witness as RowBounds compares it, scaled by a power of 2.
 struct WitnessBound {
   std::vector<float> packed;

@@ -10,16 +10,4 @@ struct ProductBound {
 };
 ProductBound difference_product(const double* z, const double* a, const double* b, std::size_t n);
 
-/// Keeps BLAS to one thread while it lives: the callers run on OpenMP's.
-class SingleThreadBlas {
- public:
-  SingleThreadBlas();
-  ~SingleThreadBlas();
-  SingleThreadBlas(const SingleThreadBlas&) = delete;
-  SingleThreadBlas& operator=(const SingleThreadBlas&) = delete;
-
- private:
-  int threads_ = 0;
-};
-
 }  // namespace tuiqiao::auditing

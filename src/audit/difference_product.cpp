@@ -1,24 +1,8 @@
-#include "audit/kernels.h"
+#include "audit/difference_product.h"
 
 #include <cmath>
 
-// OpenBLAS's own functions; another BLAS has none of them and is left as it is.
-extern "C" {
-void openblas_set_num_threads(int threads) __attribute__((weak));
-int openblas_get_num_threads() __attribute__((weak));
-}
-
 namespace tuiqiao::auditing {
-
-SingleThreadBlas::SingleThreadBlas() {
-  if (!openblas_set_num_threads || !openblas_get_num_threads) return;
-  threads_ = openblas_get_num_threads();
-  openblas_set_num_threads(1);
-}
-
-SingleThreadBlas::~SingleThreadBlas() {
-  if (threads_ > 0) openblas_set_num_threads(threads_);
-}
 
 ProductBound difference_product(const double* z, const double* a, const double* b, std::size_t n) {
   constexpr std::size_t kLanes = 8;
