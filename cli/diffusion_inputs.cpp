@@ -73,20 +73,33 @@ Inputs read_inputs(const InputArguments& a, const OpenedModel& model) {
   return {count, {from, from + static_cast<std::ptrdiff_t>(count * model.size())}};
 }
 
-Chart histogram(const std::vector<double>& values, const std::string& label) {
+Chart histogram(const std::vector<Sample>& samples, const std::string& label) {
   constexpr std::size_t kMostParts = 40;
-  const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  const std::size_t parts = std::clamp<std::size_t>(values.size() / 4, 1, kMostParts);
-  const double width = *high > *low ? (*high - *low) / static_cast<double>(parts) : 1;
-  std::vector<double> counts(parts, 0);
-  for (const double value : values) ++counts[std::min(static_cast<std::size_t>((value - *low) / width), parts - 1)];
-  Series steps{"", {{*low, 0}}};
-  for (std::size_t p = 0; p < parts; ++p) {
-    steps.points.emplace_back(*low + width * static_cast<double>(p), counts[p]);
-    steps.points.emplace_back(*low + width * static_cast<double>(p + 1), counts[p]);
+  double low = HUGE_VAL, high = -HUGE_VAL;
+  std::size_t most = 0;
+  for (const Sample& one : samples) {
+    most = std::max(most, one.values.size());
+    for (const double value : one.values) {
+      low = std::min(low, value);
+      high = std::max(high, value);
+    }
   }
-  steps.points.emplace_back(*low + width * static_cast<double>(parts), 0);
-  return {fmt::format("{} data", values.size()), {label}, {"data"}, {steps}};
+  const std::size_t parts = std::clamp<std::size_t>(most / 4, 1, kMostParts);
+  const double width = high > low ? (high - low) / static_cast<double>(parts) : 1;
+  Chart chart{fmt::format("{} data", most), {label}, {"data"}, {}};
+  for (const Sample& one : samples) {
+    std::vector<double> counts(parts, 0);
+    for (const double value : one.values)
+      ++counts[std::min(static_cast<std::size_t>((value - low) / width), parts - 1)];
+    Series steps{samples.size() > 1 ? one.name : "", {{low, 0}}};
+    for (std::size_t p = 0; p < parts; ++p) {
+      steps.points.emplace_back(low + width * static_cast<double>(p), counts[p]);
+      steps.points.emplace_back(low + width * static_cast<double>(p + 1), counts[p]);
+    }
+    steps.points.emplace_back(low + width * static_cast<double>(parts), 0);
+    chart.series.push_back(std::move(steps));
+  }
+  return chart;
 }
 
 }  // namespace tuiqiao::cli

@@ -34,7 +34,13 @@ Images read_images_for(const OpenedModel& model, const std::string& path, const 
 /// Throws: tuiqiao::Error where the array is no [N, shape of the model's datum] of finite numbers.
 Inputs read_states(const std::string& file, const OpenedModel& model);
 
-/// How many of the values lie in each of some equal parts of their range.
-Chart histogram(const std::vector<double>& values, const std::string& label);
+/// Numbers and what they are of.
+struct Sample {
+  std::string name;
+  std::vector<double> values;
+};
+
+/// How many of each sample's values lie in each of some equal parts of the range of all.
+Chart histogram(const std::vector<Sample>& samples, const std::string& label);
 
 }  // namespace tuiqiao::cli

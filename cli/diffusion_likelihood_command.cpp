@@ -9,11 +9,13 @@
 
 #include "chart_picture.h"
 #include "diffusion_commands.h"
+#include "diffusion_disturbed.h"
 #include "diffusion_inputs.h"
 #include "diffusion_model.h"
 #include "file_output.h"
 #include "terminal.h"
 #include "tuiqiao/diffusion/likelihood.h"
+#include "tuiqiao/diffusion/metrics.h"
 #include "tuiqiao/diffusion/model.h"
 #include "tuiqiao/diffusion/noise.h"
 
@@ -26,6 +28,8 @@ using nlohmann::ordered_json;
 constexpr const char* kExamples = R"(Examples:
   tuiqiao diffusion likelihood --model models/fashion-mnist --data /usr/share/datasets/fashion-mnist --part t10k -n 64 --steps 50
   tuiqiao diffusion likelihood --model analytic:mixture.json --x points.npy --steps 200 --probes 0 --json
+  tuiqiao diffusion likelihood --model models/fashion-mnist --data /usr/share/datasets/fashion-mnist --part t10k -n 64 --steps 20 \
+      --against upside-down --plot build/apart.png
 nats is -log p of one datum in the units that the model sees, [-1, 1]. bits_per_dim = nats / (size log 2) + log2 127.5: of images
 of 8 bits, v = 127.5 (x + 1), made continuous by uniform noise in [-1/2, 1/2) added to v (--data; --x is taken as it is).)";
 
@@ -35,67 +39,128 @@ struct Arguments {
   LikelihoodOptions options;
   double sigma_min = 0, sigma_max = 0;
   std::int64_t batch = 32;
-  std::string plot;
+  std::string against, plot;
   bool as_json = false;
   DeviceArguments device;
 };
 
-int measure(Arguments a, const std::stop_token& stop) {
+/// What an option that names other data brings: those data disturbed, or others, read as they are.
+Inputs read_others(const Arguments& a, const OpenedModel& model, const Inputs& data) {
+  if (is_disturbance(a.against)) return {data.count, disturbed(a.against, data.values, model.shape, a.inputs.first)};
+  InputArguments inputs = a.inputs;
+  (inputs.x.empty() ? inputs.data : inputs.x) = a.against;
+  return read_inputs(inputs, model);
+}
+
+class Measurement {
+ public:
+  Measurement(const Arguments& a, const OpenedModel& model, const std::stop_token& stop)
+      : a_(a), model_(model), stop_(stop), options_(a.options) {
+    options_.sigma_min = a.sigma_min > 0 ? a.sigma_min : model.schedule.sigma(1);
+    options_.sigma_max = a.sigma_max > 0 ? a.sigma_max : model.schedule.sigma(model.schedule.steps());
+    if (model.mixture) mixture_ = std::make_unique<MixtureDenoiser>(*model.mixture);
+  }
+
+  std::int64_t evaluations() const { return std::int64_t{options_.steps} * (options_.fourth_order ? 4 : 2); }
+  const char* unit() const { return model_.is_image() ? "bits/dim" : "nats"; }
+
+  /// Prints the likelihood of each datum and returns it, in unit(). `of`: what they are, where that is to be told.
+  std::vector<double> figures_of(const Inputs& data, const std::string& of) {
+    const std::int64_t size = model_.size();
+    std::vector<double> figures;
+    ProgressBar bar;
+    for (std::int64_t from = 0; from < data.count; from += a_.batch) {
+      const std::int64_t rows = std::min(a_.batch, data.count - from), first = a_.inputs.first + from;
+      options_.first = static_cast<std::uint64_t>(first);
+      options_.progress = {[&](std::string_view what, std::int64_t done, std::int64_t total) {
+                             bar.show(what, from * total + rows * done, data.count * total);
+                           },
+                           stop_};
+      const TraceFunction traced =
+          mixture_ ? trace_of(*mixture_) : trace_of(*model_.network, a_.model.classes_of(first, rows));
+      const auto found = log_likelihoods(
+          traced, size, {data.values.data() + from * size, static_cast<std::size_t>(rows * size)}, options_);
+      bar.clear();
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const Likelihood& one = found[static_cast<std::size_t>(row)];
+        figures.push_back(model_.is_image() ? bits_per_dimension(one.nats, size) : one.nats);
+        print_datum(first + row, one, figures.back(), of);
+      }
+    }
+    return figures;
+  }
+
+ private:
+  void print_datum(std::int64_t index, const Likelihood& one, double figure, const std::string& of) const {
+    if (!a_.as_json) {
+      std::string text = model_.is_image()
+                             ? fmt::format("{:>6} {:>12.3f} nats {:>8.4f} bits/dim", index, one.nats, figure)
+                             : fmt::format("{:>6} {:>14.6f} nats", index, one.nats);
+      if (!of.empty()) text += "  " + of;
+      return print(text + "\n");
+    }
+    ordered_json line{{"index", index}, {"nats", one.nats}};
+    line["bits_per_dim"] = model_.is_image() ? ordered_json(figure) : ordered_json();
+    line["stderr_nats"] = options_.probes > 1    ? ordered_json(one.error)
+                          : options_.probes == 0 ? ordered_json(0.0)
+                                                 : ordered_json();
+    line["nfe"] = evaluations();
+    if (!of.empty()) line["against"] = of;
+    print(line.dump() + "\n");
+  }
+
+  const Arguments& a_;
+  const OpenedModel& model_;
+  std::stop_token stop_;
+  LikelihoodOptions options_;
+  std::unique_ptr<MixtureDenoiser> mixture_;
+};
+
+std::string summary_of(const std::vector<double>& figures, const char* unit) {
+  double sum = 0, squares = 0;
+  for (const double figure : figures) sum += figure;
+  const auto n = static_cast<double>(figures.size());
+  for (const double figure : figures) squares += (figure - sum / n) * (figure - sum / n);
+  return fmt::format("{}: {:.4f} +- {:.4f} over {} data", unit, sum / n, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0.0,
+                     figures.size());
+}
+
+/// How well the figures tell others from data: by being larger, and by being further from the median of data.
+void tell_apart(const Arguments& a, const std::vector<double>& own, const std::vector<double>& others,
+                const char* unit) {
+  std::vector<double> sorted = own;
+  std::sort(sorted.begin(), sorted.end());
+  const double median = sorted[sorted.size() / 2];
+  const auto distances = [&](std::vector<double> figures) {
+    for (double& figure : figures) figure = std::abs(figure - median);
+    return figures;
+  };
+  const double larger = area_under_curve(own, others), further = area_under_curve(distances(own), distances(others));
+  tell(fmt::format(
+      "{}: {}\n  told apart by a smaller likelihood: AUROC {:.3f}; by its distance from the median: {:.3f}\n",
+      a.against, summary_of(others, unit), larger, further));
+  if (a.as_json)
+    print(ordered_json{{"against", a.against}, {"auroc", larger}, {"auroc_of_distance", further}}.dump() + "\n");
+}
+
+int measure(const Arguments& a, const std::stop_token& stop) {
   a.device.settle();
   check_chart_name(a.plot);
   check_writable(a.plot);
-  const OpenedModel model = open_model(a.model, a.device.device);
-  const Inputs data = read_inputs(a.inputs, model);
   if (!std::isfinite(a.sigma_min) || !std::isfinite(a.sigma_max))
     throw std::invalid_argument("--sigma-min and --sigma-max: not finite");
-  LikelihoodOptions options = a.options;
-  options.sigma_min = a.sigma_min > 0 ? a.sigma_min : model.schedule.sigma(1);
-  options.sigma_max = a.sigma_max > 0 ? a.sigma_max : model.schedule.sigma(model.schedule.steps());
-  std::unique_ptr<MixtureDenoiser> mixture;
-  if (model.mixture) mixture = std::make_unique<MixtureDenoiser>(*model.mixture);
-  const std::int64_t size = model.size(), nfe = std::int64_t{options.steps} * (options.fourth_order ? 4 : 2);
-  ProgressBar bar;
-  std::vector<double> figures;
-  double sum = 0, squares = 0;
-  for (std::int64_t from = 0; from < data.count; from += a.batch) {
-    const std::int64_t rows = std::min(a.batch, data.count - from);
-    options.first = static_cast<std::uint64_t>(a.inputs.first + from);
-    options.progress = {[&](std::string_view what, std::int64_t done, std::int64_t total) {
-                          bar.show(what, from * total + rows * done, data.count * total);
-                        },
-                        stop};
-    const TraceFunction traced =
-        mixture ? trace_of(*mixture) : trace_of(*model.network, a.model.classes_of(a.inputs.first + from, rows));
-    const auto found = log_likelihoods(
-        traced, size, {data.values.data() + from * size, static_cast<std::size_t>(rows * size)}, options);
-    bar.clear();
-    for (std::int64_t row = 0; row < rows; ++row) {
-      const Likelihood& one = found[static_cast<std::size_t>(row)];
-      const double bits = bits_per_dimension(one.nats, size), figure = model.is_image() ? bits : one.nats;
-      sum += figure;
-      squares += figure * figure;
-      figures.push_back(figure);
-      if (a.as_json) {
-        ordered_json line{{"index", a.inputs.first + from + row}, {"nats", one.nats}};
-        line["bits_per_dim"] = model.is_image() ? ordered_json(bits) : ordered_json();
-        line["stderr_nats"] = options.probes > 1    ? ordered_json(one.error)
-                              : options.probes == 0 ? ordered_json(0.0)
-                                                    : ordered_json();
-        line["nfe"] = nfe;
-        print(line.dump() + "\n");
-      } else {
-        print(model.is_image()
-                  ? fmt::format("{:>6} {:>12.3f} nats {:>8.4f} bits/dim\n", a.inputs.first + from + row, one.nats, bits)
-                  : fmt::format("{:>6} {:>14.6f} nats\n", a.inputs.first + from + row, one.nats));
-      }
-    }
+  const OpenedModel model = open_model(a.model, a.device.device);
+  const Inputs data = read_inputs(a.inputs, model);
+  const Inputs others = a.against.empty() ? Inputs{} : read_others(a, model, data);
+  Measurement measurement(a, model, stop);
+  std::vector<Sample> samples{{"data", measurement.figures_of(data, "")}};
+  tell(fmt::format("{}, {} evaluations each, peak memory {} MB\n", summary_of(samples[0].values, measurement.unit()),
+                   measurement.evaluations(), peak_rss_bytes() >> 20));
+  if (!a.against.empty()) {
+    samples.push_back({a.against, measurement.figures_of(others, a.against)});
+    tell_apart(a, samples[0].values, samples[1].values, measurement.unit());
   }
-  const auto n = static_cast<double>(data.count);
-  const double mean = sum / n, deviation = n > 1 ? std::sqrt(std::max(0.0, squares / n - mean * mean) / (n - 1)) : 0;
-  tell(fmt::format("{}: {:.4f} +- {:.4f} over {} data, {} evaluations each, peak memory {} MB\n",
-                   model.is_image() ? "bits/dim" : "nats", mean, deviation, data.count, nfe, peak_rss_bytes() >> 20));
-  if (!a.plot.empty())
-    write_file_atomically(a.plot, chart_picture(a.plot, {histogram(figures, model.is_image() ? "bits/dim" : "nats")}));
+  if (!a.plot.empty()) write_file_atomically(a.plot, chart_picture(a.plot, {histogram(samples, measurement.unit())}));
   return kDone;
 }
 
@@ -124,6 +189,12 @@ Run add_diffusion_likelihood(CLI::App& app) {
   app.add_option("--batch", a.batch, "Data at once [32]")
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 31));
+  app.add_option(
+         "--against", a.against,
+         fmt::format("Data of another kind, to tell how well the likelihood knows them apart: the same images {}, or "
+                     "a path, read as --x or --data is",
+                     kDisturbances))
+      ->type_name("NAME|PATH");
   app.add_option("--plot", a.plot, "Write a histogram here as .png or .svg")->type_name("FILE");
   app.add_flag("--json", a.as_json, "One object a datum: index, nats, bits_per_dim, stderr_nats, nfe");
   a.device.add_to(app);

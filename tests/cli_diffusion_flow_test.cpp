@@ -56,6 +56,59 @@ TEST_F(DiffusionFlowCli, ProbesANetworkWithinItsErrors) {
               whole["nats"].get<double>() / (64 * std::numbers::ln2) + std::log2(127.5), 1e-9);
 }
 
+TEST_F(DiffusionFlowCli, TellsOtherImagesFromItsOwn) {
+  const std::string model = small_model();
+  const std::vector<std::int64_t> shape{2, 1, 8, 8};
+  std::vector<double> x, flipped(128), inverted;
+  for (int i = 0; i < 128; ++i) x.push_back((i % 8 < i / 16 ? 0.8 : -0.9) + i / 1000.0);
+  for (std::size_t i = 0; i < 128; ++i) {
+    flipped[i / 64 * 64 + (7 - i % 64 / 8) * 8 + i % 8] = x[i];
+    inverted.push_back(-x[i]);
+  }
+  write("x.npy", npy_of(x, shape));
+  write("flipped.npy", npy_of(flipped, shape));
+  write("inverted.npy", npy_of(inverted, shape));
+  const auto told = [&](const std::string& file, const std::string& against) {
+    Arguments arguments{"diffusion", "likelihood", "--model",   model, "--x",      path(file), "--steps",
+                        "6",         "--json",     "--threads", "1",   "--probes", "2"};
+    if (!against.empty()) arguments.insert(arguments.end(), {"--against", against, "--plot", path("apart.svg")});
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, 0) << result.err;
+    std::vector<json> lines;
+    for (const std::string& line : lines_of(result.out)) lines.push_back(json::parse(line));
+    return lines;
+  };
+  const std::vector<json> own = told("x.npy", "");
+  for (const auto& [name, file] : {std::pair{"upside-down", "flipped.npy"}, {"inverted", "inverted.npy"}}) {
+    const std::vector<json> both = told("x.npy", name), others = told(file, "");
+    ASSERT_EQ(both.size(), 5U);
+    for (std::size_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(both[i], own[i]);
+      EXPECT_EQ(both[2 + i]["against"], name);
+      EXPECT_EQ(both[2 + i]["nats"], others[i]["nats"]);
+    }
+    double above = 0;
+    for (const json& a : own) {
+      for (const json& b : others) above += b["nats"].get<double>() > a["nats"].get<double>() ? 0.25 : 0;
+    }
+    EXPECT_EQ(both[4]["auroc"], above);
+  }
+  const std::vector<json> named = told("x.npy", path("flipped.npy"));
+  ASSERT_EQ(named.size(), 5U);
+  EXPECT_EQ(named[3]["nats"], told("flipped.npy", "")[1]["nats"]);
+  EXPECT_NE(content_of(path("apart.svg")).find("flipped.npy"), std::string::npos);  // in its legend
+  // Other pixels in the same place for all images, and numbers of their own.
+  const std::vector<json> shuffled = told("x.npy", "shuffled"), noise = told("x.npy", "noise");
+  EXPECT_NE(shuffled[2]["nats"], own[0]["nats"]);
+  EXPECT_NE(noise[2]["nats"], noise[3]["nats"]);
+
+  write("points.npy", npy_of(std::vector<double>{-1, 0}, std::vector<std::int64_t>{1, 2}));
+  expect_refused({"diffusion", "likelihood", "--model", analytic(), "--x", path("points.npy"), "--against", "noise"},
+                 kUsage, {"noise", "images"});
+  expect_refused({"diffusion", "likelihood", "--model", model, "--x", path("x.npy"), "--against", path("none.npy")},
+                 kBadInput, {"none.npy"});
+}
+
 TEST_F(DiffusionFlowCli, EncodesAndComesBack) {
   const std::string model = small_model();
   const auto error = [&](const char* steps) {

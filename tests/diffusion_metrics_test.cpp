@@ -52,6 +52,24 @@ TEST(FeatureMoments, AreThoseOfTheRows) {
   EXPECT_THROW(feature_moments(std::vector<float>{1, NAN, 2, 3}, 2), std::invalid_argument);
 }
 
+TEST(AreaUnderCurve, CountsPairs) {
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    std::vector<double> own, other;
+    for (std::uint64_t i = 0; i < 1 + random_below(seed, 0, 0, 20); ++i)
+      own.push_back(static_cast<double>(random_below(seed, 1, i, 9)));
+    for (std::uint64_t i = 0; i < 1 + random_below(seed, 0, 1, 20); ++i)
+      other.push_back(static_cast<double>(random_below(seed, 2, i, 9)));
+    double pairs = 0;
+    for (const double a : own) {
+      for (const double b : other) pairs += b > a ? 1 : b == a ? 0.5 : 0;
+    }
+    EXPECT_NEAR(area_under_curve(own, other), pairs / static_cast<double>(own.size() * other.size()), 1e-12);
+  }
+  EXPECT_EQ(area_under_curve(std::vector<double>{1, -HUGE_VAL}, std::vector<double>{HUGE_VAL}), 1);
+  EXPECT_THROW(area_under_curve(std::vector<double>{}, std::vector<double>{1}), std::invalid_argument);
+  EXPECT_THROW(area_under_curve(std::vector<double>{1}, std::vector<double>{NAN}), std::invalid_argument);
+}
+
 TEST(KernelDistance, IsTheUnbiasedMeanOverAllPairs) {
   const std::vector<float> a = normal_rows(2, 7, 3), b = normal_rows(3, 9, 3, 1.5, 0.5);
   // All of a, and all of b but two: with as many rows as there are, every subset of a is a.

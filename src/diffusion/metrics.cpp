@@ -149,4 +149,20 @@ KernelDistance kernel_distance(std::span<const float> a, std::span<const float> 
   return found;
 }
 
+double area_under_curve(std::span<const double> own, std::span<const double> other) {
+  const auto has_nan = [](std::span<const double> scores) {
+    return std::any_of(scores.begin(), scores.end(), [](double x) { return std::isnan(x); });
+  };
+  if (own.empty() || other.empty()) throw std::invalid_argument("[area_under_curve] no scores");
+  if (has_nan(own) || has_nan(other)) throw std::invalid_argument("[area_under_curve] a score is NaN");
+  std::vector<double> sorted(own.begin(), own.end());
+  std::sort(sorted.begin(), sorted.end());
+  double sum = 0;
+  for (const double score : other) {
+    const auto [begin, end] = std::equal_range(sorted.begin(), sorted.end(), score);
+    sum += static_cast<double>(begin - sorted.begin()) + static_cast<double>(end - begin) / 2;
+  }
+  return sum / (static_cast<double>(own.size()) * static_cast<double>(other.size()));
+}
+
 }  // namespace tuiqiao

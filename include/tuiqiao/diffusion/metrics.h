@@ -36,4 +36,10 @@ struct KernelDistance {
 KernelDistance kernel_distance(std::span<const float> a, std::span<const float> b, std::int64_t width,
                                std::uint64_t seed = 0, int subsets = 50, std::int64_t subset = 1000);
 
+/// The chance that a score of `other` is above one of `own`, equal ones counting half: the area under the curve of a
+/// detector's true over false alarms; 1/2 where the scores tell nothing.
+/// Domain: neither empty, no NaN. Throws: std::invalid_argument "[area_under_curve] ...". Cost: O(n log n).
+/// Source: Mann and Whitney 1947.
+double area_under_curve(std::span<const double> own, std::span<const double> other);
+
 }  // namespace tuiqiao
