@@ -2,10 +2,14 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+#include <span>
 #include <stdexcept>
 
 #include "audit/certificate_store.h"
@@ -86,11 +90,16 @@ class Watch {
   Progress progress;
 };
 
-/// No file that is read is written, and none twice.
+/// No file that is read is written, none is written twice, and none is a pipe, which might never begin.
 void check_files(const Arguments& a) {
   namespace fs = std::filesystem;
   std::vector<std::string> taken{a.source.file, a.source.bias, a.source.gain, a.source.shift, a.verify, a.against};
   taken.insert(taken.end(), a.merge.begin(), a.merge.end());
+  for (const std::string& file : taken) {
+    std::error_code problem;
+    if (fs::is_fifo(file, problem) || fs::is_socket(file, problem))
+      throw Error(fmt::format("{}: not a regular file", file));
+  }
   for (const auto& [option, file] : {std::pair{"--out", a.out}, {"--html", a.html}, {"--mask", a.mask}}) {
     if (file.empty()) continue;
     for (const std::string& other : taken) {
@@ -105,10 +114,41 @@ void check_files(const Arguments& a) {
   }
 }
 
+/// What is given beside --merge or --verify and has no meaning there must not seem to have had one.
+void check_alone(const CLI::App& app) {
+  const auto check = [&app](const char* with, const std::set<std::string>& fitting) {
+    if (app.count(with) == 0) return;
+    for (const CLI::Option* one : app.get_options()) {
+      const std::string name = one->get_positional() ? "FILE" : one->get_name();
+      if (one->count() > 0 && name != with && !fitting.contains(name))
+        throw std::invalid_argument(fmt::format("[audit] {} does not go with {}", name, with));
+    }
+  };
+  check("--merge", {"--out", "--json"});
+  check("--verify", {"FILE", "--brute", "--norm", "--radius", "--bias", "--tensor", "--gain", "--shift", "--top",
+                     "--threads", "--json"});
+}
+
+std::string verdict_lines(std::span<const std::int64_t, 4> counts) {
+  std::string text;
+  for (std::size_t v = 0; v < 4; ++v)
+    text += fmt::format("  {:<14} {}\n", fmt::format("{}:", name(static_cast<Verdict>(v))), counts[v]);
+  return text;
+}
+
 int run_merge(const Arguments& a) {
   if (a.out.empty()) throw std::invalid_argument("[audit] --merge wants --out");
-  auditing::merge_certificates({a.merge.begin(), a.merge.end()}, a.out);
-  return kDone;
+  const auto counts = auditing::merge_certificates({a.merge.begin(), a.merge.end()}, a.out);
+  const std::int64_t all = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+  if (a.json) {
+    ordered_json json = {{"merged", a.out}, {"count", all}};
+    for (std::size_t v = 0; v < 4; ++v) json[std::string(name(static_cast<Verdict>(v)))] = counts[v];
+    print(json.dump() + "\n");
+  } else {
+    print(terminal_text(
+        fmt::format("{}: {} classes of {} shards\n{}", a.out, all, a.merge.size(), verdict_lines(counts))));
+  }
+  return counts[static_cast<std::size_t>(Verdict::unknown)] > 0 ? kUnknownVerdicts : kDone;
 }
 
 int run_verify(const Arguments& a, const std::stop_token& stop) {
@@ -158,8 +198,7 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
     std::string text =
         fmt::format("{}: {} of {} classes{}{}, {}\n", a.verify, subject.count, subject.classes,
                     source.head.tensor.empty() ? "" : " of ", source.head.tensor, domain_of(source.head, frame));
-    for (int v = 0; v < 4; ++v)
-      text += fmt::format("  {:<14} {}\n", fmt::format("{}:", name(static_cast<Verdict>(v))), found.counts[v]);
+    text += verdict_lines(found.counts);
     text +=
         faults == 0 ? fmt::format("  {} proven\n", subject.count - unknown) : fmt::format("  {} NOT proven\n", faults);
     for (std::int64_t f = 0; f < std::min(faults, a.top); ++f) {
@@ -294,11 +333,13 @@ Run add_audit(CLI::App& app) {
   app.add_flag("--brute", a.brute, "With --verify: multiply every witness by every row");
   option("--norm", a.norm, "NAME", "The norm before the layer: none, rms or layer [the file's; none]");
   auto* radius = option("--radius", a.radius, "R", "Hidden vectors shorter than R only; matters with biases [any]");
-  option("--bias", a.source.bias, "FILE", "Biases: a .npy file, or the name of a tensor in FILE [a GGUF's; 0]");
+  option("--bias", a.source.bias, "FILE",
+         "Biases: a .npy file, or a tensor's name in a .safetensors or .npz FILE [a GGUF's; 0]");
   option("--tensor", a.source.tensor, "NAME", "Tensor of the rows [found by its usual names]");
   option("--gain", a.source.gain, "FILE", "The norm's gain, as --bias [a GGUF's; 1]");
   option("--shift", a.source.shift, "FILE", "LayerNorm's shift, as --bias [a GGUF's; 0]");
-  option("--solver", a.solver, "NAME", "For what simple witnesses leave: active-set or frank-wolfe [active-set]");
+  option("--solver", a.solver, "NAME",
+         "For what simple witnesses leave: active-set, or frank-wolfe, slow, to compare [active-set]");
   option("--ids", a.ids, "IDS", "Tokens to judge, as 3,7,10-20 [all]");
   option("--top", a.top, "N", "Most tokens that a list shows [20]")->check(CLI::Range(0, 1 << 30));
   option("--words", a.words, "N", "Words of the tokenizer: rows beyond are padding [the file's]")
@@ -315,7 +356,12 @@ Run add_audit(CLI::App& app) {
   app.add_flag(
       "--json", a.json,
       "One JSON object a token (i, token, category, verdict, margin, ...), a header before them and a summary behind");
-  return [arguments, radius, words = app.get_option("--words")](const std::stop_token& stop) {
+  return [arguments, radius, words = app.get_option("--words"), &app](const std::stop_token& stop) {
+    check_alone(app);
+    for (const char* given : {"--ids", "--unused", "--shard", "--memory"}) {
+      if (app.count(given) > 0 && app.get_option(given)->as<std::string>().empty())
+        throw std::invalid_argument(fmt::format("[audit] {}: nothing is named", given));
+    }
     arguments->has_radius = radius->count() > 0;
     arguments->has_words = words->count() > 0;
     return run(*arguments, stop);

@@ -14,9 +14,13 @@ namespace tuiqiao::cli {
 
 namespace {
 
+bool is_whole_number(const std::string& text) {
+  return !text.empty() && text.size() <= 15 && text.find_first_not_of("0123456789") == std::string::npos;
+}
+
 std::int64_t whole_number(const std::string& text, const std::string& option) {
-  const bool digits = !text.empty() && text.size() <= 15 && text.find_first_not_of("0123456789") == std::string::npos;
-  if (!digits) throw std::invalid_argument(fmt::format("[audit] {}: '{}' is no number", option, shortened(text)));
+  if (!is_whole_number(text))
+    throw std::invalid_argument(fmt::format("[audit] {}: '{}' is no number", option, shortened(text)));
   return std::strtoll(text.c_str(), nullptr, 10);
 }
 
@@ -28,8 +32,11 @@ std::vector<std::int64_t> ids_of(const std::string& text, std::int64_t classes, 
     const std::size_t end = std::min(text.find(',', at), text.size());
     const std::string word = text.substr(at, end - at);
     const std::size_t dash = word.find('-');
-    const std::int64_t first = whole_number(word.substr(0, dash), option);
-    const std::int64_t last = dash == std::string::npos ? first : whole_number(word.substr(dash + 1), option);
+    const std::string from = word.substr(0, dash), to = dash == std::string::npos ? from : word.substr(dash + 1);
+    if (!is_whole_number(from) || !is_whole_number(to))
+      throw std::invalid_argument(
+          fmt::format("[audit] {}: '{}' is neither a token nor a range like 10-20", option, shortened(word)));
+    const std::int64_t first = whole_number(from, option), last = whole_number(to, option);
     if (last >= classes || first > last)
       throw std::invalid_argument(fmt::format("[audit] {} {}: not within the {} tokens", option, word, classes));
     for (std::int64_t i = first; i <= last; ++i) ids.push_back(i);
@@ -59,7 +66,7 @@ std::int64_t bytes_of(const std::string& text) {
   const std::int64_t number = whole_number(has_unit ? text.substr(0, text.size() - 1) : text, "--memory");
   const int shift = has_unit ? unit->second : 0;
   if (number == 0 || number > std::int64_t{1} << (62 - shift))
-    throw std::invalid_argument(fmt::format("[audit] --memory {}", text));
+    throw std::invalid_argument(fmt::format("[audit] --memory {}: from 1 byte on, as 500M", text));
   return number << shift;
 }
 

@@ -111,7 +111,8 @@ std::string category_counts(const std::vector<TokenFacts>& facts) {
   for (const auto& [category, count] : counts)
     text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, category);
   if (!text.empty()) text = "  words:         " + text + "\n";
-  return text + fmt::format("  rows:          {} near zero, {} equal to another, {} near another\n", zero, equal, near);
+  return text +
+         fmt::format("  rows:          {} near zero, {} equal to an earlier one, {} near another\n", zero, equal, near);
 }
 
 }  // namespace
@@ -143,7 +144,7 @@ void print_text(const AuditOutput& a, const OutputHead& head, const Judged& judg
   std::string text = fmt::format("{}{}{}: {} x {}, {}{}\n", a.file, head.tensor.empty() ? "" : ": ", head.tensor,
                                  head.classes, head.columns, domain_of(head, judged.frame),
                                  head.softcapped ? ", softcapped (changes no verdict)" : "");
-  if (head.rounded) text += "  the weights are float64: what is audited are the nearest float32 numbers\n";
+  if (head.rounded) text += "  not all weights are float32 numbers: what is audited are the nearest ones\n";
   for (const Verdict verdict : {Verdict::argmaxable, Verdict::tie_only, Verdict::unargmaxable, Verdict::unknown})
     text += fmt::format("  {:<14} {}\n", fmt::format("{}:", name(verdict)), judged.count(verdict));
   print(terminal_text(text + category_counts(facts)));

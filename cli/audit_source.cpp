@@ -6,7 +6,6 @@
 #include <stdexcept>
 
 #include "npy.h"
-#include "safetensors.h"
 #include "tuiqiao/error.h"
 #ifdef TUIQIAO_HAS_TEXT
 #include "text/gguf_rows.h"
@@ -31,13 +30,12 @@ std::string first_bytes(const fs::path& file) {
   return bytes;
 }
 
-/// A vector from a .npy file, or from a tensor of that name in a .safetensors file.
+/// A vector from a .npy file, or from a tensor of that name beside the rows.
 std::vector<double> read_vector(const fs::path& file, const std::string& name, const char* option) {
   std::error_code problem;
   if (fs::exists(name, problem)) return read_head_vector(name);
-  if (!is_safetensors(first_bytes(file))) throw Error(fmt::format("{} {}: no such file", option, name));
-  const std::vector<float> values = SafetensorsFile(file).read(name);
-  return {values.begin(), values.end()};
+  if (!is_head_file(file) || is_npy(first_bytes(file))) throw Error(fmt::format("{} {}: no such file", option, name));
+  return read_head_vector(file, name);
 }
 
 std::vector<float> read_floats(const fs::path& file, const std::string& name, const char* option) {
@@ -48,6 +46,17 @@ std::vector<float> read_floats(const fs::path& file, const std::string& name, co
 void expect_length(std::size_t has, std::int64_t wants, const std::string& name, const char* what) {
   if (static_cast<std::int64_t>(has) != wants)
     throw Error(fmt::format("{}: {} entries; the matrix has {} {}", name, has, wants, what));
+}
+
+/// What stands beside the rows and was not asked for: the verdicts are then not those of the model.
+std::string unused_note(const OutputHead& head, const AuditSourceOptions& options) {
+  std::string unused;
+  for (const std::string& name : vectors_beside(options.file, head.tensor)) {
+    if (name == options.bias || name == options.gain || name == options.shift) continue;
+    unused += (unused.empty() ? "" : ", ") + name;
+  }
+  return unused.empty() ? ""
+                        : fmt::format("not used: {} (--bias, --norm, --gain and --shift name what counts)", unused);
 }
 
 #ifdef TUIQIAO_HAS_TEXT
@@ -82,7 +91,7 @@ AuditSource read_audit_source(const AuditSourceOptions& options) {
                             options.file));
 #endif
   } else {
-    head = read_output_head(options.file, {options.tensor.empty() ? options.tensor_otherwise : options.tensor, "", ""});
+    head = read_output_head(options.file, options.tensor.empty() ? options.tensor_otherwise : options.tensor);
     if (options.norm_otherwise) head.norm = *options.norm_otherwise;
   }
   if (options.norm) head.norm = *options.norm;
@@ -102,6 +111,7 @@ AuditSource read_audit_source(const AuditSourceOptions& options) {
     head.shift = read_floats(options.file, options.shift, "--shift");
     expect_length(head.shift.size(), head.columns, options.shift, "columns");
   }
+  if (!gguf) source.note = unused_note(head, options);
   return source;
 }
 

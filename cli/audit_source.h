@@ -25,7 +25,7 @@ struct AuditSource {
   OutputHead head;
   std::shared_ptr<const void> model;  ///< keeps the vocabulary
   const Vocabulary* vocabulary = nullptr;
-  std::string note;  ///< why there are no words
+  std::string note;  ///< why there are no words, or what of the file was left out; "" for nothing
 };
 
 /// Reads a file of any kind that is known by its first bytes. Throws: tuiqiao::Error; std::invalid_argument.

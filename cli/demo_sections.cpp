@@ -268,16 +268,19 @@ class Sections {
   }
 
   DemoSection likelihood() const {
-    return {"likelihood",
-            "How probable images are",
-            "Bits for each pixel of test images by the probability-flow ODE, one probe of its divergence; beside them the "
-            "same images inverted, which the model never saw.",
-            "docs/diffusion.md",
-            no_data(),
-            {{"likelihood.jsonl",
-              {"diffusion", "likelihood", "--model", image_model(), "--data", in_.images.string(), "--part", "t10k",
-               "-n", "32", "--steps", "20", "--json", "--against", "inverted", "--plot", raw("likelihood.svg")}}},
-            [](const fs::path& dir) { return picture_html(dir / "likelihood.svg", "32 test images, and the same inverted"); }};
+    return {
+        "likelihood",
+        "How probable images are",
+        "Bits for each pixel of test images by the probability-flow ODE, one probe of its divergence; beside them the "
+        "same images inverted, which the model never saw.",
+        "docs/diffusion.md",
+        no_data(),
+        {{"likelihood.jsonl",
+          {"diffusion", "likelihood", "--model", image_model(), "--data", in_.images.string(), "--part", "t10k", "-n",
+           "32", "--steps", "20", "--json", "--against", "inverted", "--plot", raw("likelihood.svg")}}},
+        [](const fs::path& dir) {
+          return picture_html(dir / "likelihood.svg", "32 test images, and the same inverted");
+        }};
   }
 
   DemoSection topk() const {

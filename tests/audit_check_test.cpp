@@ -146,7 +146,7 @@ TEST(AuditCheck, NoticesMissingDoubledAndMovedClasses) {
   EXPECT_EQ(complaint({lines[0], lines[2], lines[1]}), "line 2: class 1, but class 0 is missing");
   EXPECT_NE(complaint({lines[0], lines[1], lines[2], lines[3]}).find("3 classes, not the 5 of its header"),
             std::string::npos);
-  EXPECT_EQ(complaint({lines[1]}), "line 1: not the header of a certificates file");
+  EXPECT_NE(complaint({lines[1]}).find("no certificates file"), std::string::npos);
   EXPECT_EQ(complaint({lines[0], lines[0]}), "line 2: no 'i'");
   EXPECT_NE(complaint({}).find("empty"), std::string::npos);
 }

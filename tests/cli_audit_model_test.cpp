@@ -9,7 +9,8 @@ using AuditModelCli = Cli;
 
 TEST_F(AuditModelCli, JoinsVerdictsAndWords) {
   for (const char* name : {"tiny-llama", "tiny-gemma3", "tiny-bpe", "tiny-mamba"}) {
-    const Result result = run({"audit", model(name), "--json", "--out", path("c.jsonl"), "--mask", path("mask.json")});
+    const Result result =
+        run({"audit", model(name), "--json", "--out", path(name + std::string(".jsonl")), "--mask", path("mask.json")});
     ASSERT_EQ(result.code, 0) << result.err;
     std::vector<json> tokens;
     json header, summary;
@@ -36,7 +37,7 @@ TEST_F(AuditModelCli, JoinsVerdictsAndWords) {
     EXPECT_GE(undecodeable, 128U) << name;  // the upper half of the bytes at least
     EXPECT_EQ(json::parse(content_of(path("mask.json"))), json(mask)) << name;
     EXPECT_EQ(summary["must_not_win_but_can"], mask.size());
-    const Result verified = run({"audit", model(name), "--verify", path("c.jsonl"), "--json"});
+    const Result verified = run({"audit", model(name), "--verify", path(name + std::string(".jsonl")), "--json"});
     EXPECT_EQ(verified.code, 0) << verified.err;
     EXPECT_TRUE(json::parse(verified.out)["faults"].empty()) << name;
   }

@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -142,9 +144,10 @@ TEST_F(AuditCli, ReadsEveryKindOfFile) {
   EXPECT_EQ(audited({file, "--bias", "lm_head.bias"}).verdicts(), "aaaaa");
   EXPECT_EQ(audited({file, "--norm", "layer"}).verdicts(), "ttttu");
   for (const std::string norm : {"none", "rms", "layer"}) {
-    audited({file, "--norm", norm, "--out", path("c.jsonl")});
-    EXPECT_TRUE(verified({file, "--verify", path("c.jsonl")})["faults"].empty()) << norm;
-    EXPECT_EQ(verified({file, "--brute", "--verify", path("c.jsonl")})["count"], 5) << norm;
+    const std::string out = path(norm + ".jsonl");
+    audited({file, "--norm", norm, "--out", out});
+    EXPECT_TRUE(verified({file, "--verify", out})["faults"].empty()) << norm;
+    EXPECT_EQ(verified({file, "--brute", "--verify", out})["count"], 5) << norm;
   }
   expect_refused({"audit", file, "--tensor", "absent"}, kBadInput, {"m.safetensors", "absent"});
   expect_refused({"audit", file, "--tensor", "norm.weight"}, kBadInput, {"m.safetensors", "norm.weight"});
@@ -181,7 +184,7 @@ TEST_F(AuditCli, WritesCertificatesThatAreProvenAnew) {
   expect_refused({"audit", rows, "--verify", path("damaged.jsonl")}, kBadInput, {"damaged.jsonl: line "});
   write("short.jsonl", whole.substr(0, whole.rfind('\n', whole.size() - 2) + 1));
   expect_refused({"audit", rows, "--verify", path("short.jsonl")}, kBadInput, {"699 classes, not the 700"});
-  expect_refused({"audit", rows, "--verify", rows}, kBadInput, {"rows.npy: line 1"});
+  expect_refused({"audit", rows, "--verify", rows}, kBadInput, {"rows.npy: no certificates file"});
   expect_refused({"audit", rows, "--verify", path("absent")}, kBadInput, {"absent: cannot be read"});
 }
 
@@ -281,6 +284,7 @@ TEST_F(AuditCli, MergesShards) {
   }
   const Result merged = run(merge);
   EXPECT_EQ(merged.code, 0) << merged.err;
+  EXPECT_NE(merged.out.find("900 classes of 3 shards"), std::string::npos) << merged.out;
   EXPECT_EQ(content_of(path("merged.jsonl")) == content_of(path("whole.jsonl")), true);
   expect_refused({"audit", "--out", path("m.jsonl"), "--merge", path("part1.jsonl"), path("part2.jsonl")}, kBadInput,
                  {"one of 3 shards, but 2"});
@@ -293,6 +297,55 @@ TEST_F(AuditCli, MergesShards) {
   expect_refused({"audit", "--out", path("m.jsonl"), "--merge", path("part1.jsonl"), path("part2.jsonl"), cut},
                  kBadInput, {"cut.jsonl", "cut off"});
   EXPECT_FALSE(fs::exists(path("m.jsonl.partial")));
+}
+
+TEST_F(AuditCli, KeepsOtherCertificates) {
+  const std::string rows = head("rows.npy", 12, random_rows(900, 12, 4)), other = five(), out = path("c.jsonl");
+  ASSERT_EQ(run({"audit", rows, "--out", out}).code, 0);
+  const std::string before = content_of(out);
+  expect_refused({"audit", other, "--out", out}, kBadInput, {"c.jsonl", "other weights or options"});
+  expect_refused({"audit", rows, "--ids", "3", "--out", out}, kBadInput, {"c.jsonl", "other weights or options"});
+  for (const char* part : {"1/2", "2/2"})
+    ASSERT_EQ(run({"audit", other, "--shard", part, "--out", path(std::string(part).substr(0, 1))}).code, 0);
+  expect_refused({"audit", "--out", out, "--merge", path("1"), path("2")}, kBadInput, {"c.jsonl", "other weights"});
+  EXPECT_EQ(content_of(out) == before, true);
+  for (const std::string& name : names_in(folder)) EXPECT_EQ(name.find(".partial"), std::string::npos) << name;
+  ASSERT_EQ(run({"audit", rows, "--out", out}).code, 0);  // the same again
+  EXPECT_EQ(content_of(out) == before, true);
+}
+
+TEST_F(AuditCli, DropsNoOption) {
+  const std::string rows = five(), out = path("c.jsonl");
+  ASSERT_EQ(run({"audit", rows, "--out", out}).code, 0);
+  for (const char* option : {"--out", "--html", "--mask", "--against", "--ids", "--solver", "--unused", "--memory"})
+    expect_refused({"audit", rows, "--verify", out, option, "1"}, kUsage, {option, "does not go with --verify"});
+  expect_refused({"audit", rows, "--out", path("m"), "--merge", out}, kUsage, {"FILE does not go with --merge"});
+  expect_refused({"audit", "--verify", out, "--out", path("m"), "--merge", out}, kUsage, {"--verify does not go"});
+  expect_refused({"audit", rows, "--ids", ""}, kUsage, {"--ids", "nothing"});
+  expect_refused({"audit", rows, "--ids", "1-"}, kUsage, {"'1-'", "neither a token nor a range"});
+  expect_refused({"audit", rows, "--verify", rows}, kBadInput, {"five.npy", "no certificates file"});
+}
+
+TEST_F(AuditCli, WaitsForNoPipe) {
+  const std::string rows = five(), pipe = path("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (const Arguments& arguments :
+       {Arguments{"audit", pipe}, Arguments{"audit", rows, "--verify", pipe}, Arguments{"audit", rows, "--bias", pipe},
+        Arguments{"audit", rows, "--against", pipe}, Arguments{"audit", "--out", path("m"), "--merge", pipe}})
+    expect_refused(arguments, kBadInput, {"pipe", "not a regular file"});
+}
+
+TEST_F(AuditCli, TellsWhatItLeftOut) {
+  const std::vector<float> rows{1, 2, 2, 1, 1, 0, 0, 1, 1, 1}, bias{0, 0, 0, 0, 0.1F}, gain{1, 1};
+  const std::string file = write("head.safetensors", safetensors_of({{"lm_head.weight", {{5, 2}, rows}},
+                                                                     {"lm_head.bias", {{5}, bias}},
+                                                                     {"model.norm.weight", {{2}, gain}}}));
+  const Result without = run({"audit", file});
+  EXPECT_EQ(without.code, 0);
+  EXPECT_NE(without.err.find("not used: lm_head.bias, model.norm.weight"), std::string::npos) << without.err;
+  const Result with = run({"audit", file, "--norm", "rms", "--gain", "model.norm.weight", "--bias", "lm_head.bias"});
+  EXPECT_EQ(with.code, 0) << with.err;
+  EXPECT_EQ(with.err.find("not used"), std::string::npos) << with.err;
 }
 
 TEST_F(AuditCli, WritesOverNothingElse) {
@@ -378,9 +431,9 @@ TEST_F(AuditCli, TakesTheSmallestHeads) {
   EXPECT_EQ(audited({head("line.npy", 1, {0, 1, 2})}).verdicts(), "aua");
   EXPECT_EQ(audited({head("zero.npy", 2, {0, 0, 0, 0})}).verdicts(), "tt");
   EXPECT_EQ(audited({head("same.npy", 2, {1, 2, 1, 2, 1, 2})}).verdicts(), "ttt");
-  for (const char* name : {"one.npy", "line.npy", "zero.npy", "same.npy"}) {
-    audited({path(name), "--out", path("c.jsonl")});
-    EXPECT_TRUE(verified({path(name), "--verify", path("c.jsonl")})["faults"].empty()) << name;
+  for (const std::string name : {"one.npy", "line.npy", "zero.npy", "same.npy"}) {
+    audited({path(name), "--out", path(name + ".jsonl")});
+    EXPECT_TRUE(verified({path(name), "--verify", path(name + ".jsonl")})["faults"].empty()) << name;
   }
   EXPECT_TRUE(audited({path("zero.npy")}).tokens[0]["near_zero"]);
 }

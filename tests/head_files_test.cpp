@@ -27,9 +27,9 @@ class HeadFiles : public testing::Test {
     std::ofstream(file, std::ios::binary) << bytes;
     return file;
   }
-  void expect_refused(const std::string& bytes, const std::string& problem, const HeadFileOptions& options = {}) const {
+  void expect_refused(const std::string& bytes, const std::string& problem, const std::string& tensor = "") const {
     try {
-      read_output_head(write(bytes), options);
+      read_output_head(write(bytes), tensor);
       ADD_FAILURE() << "taken: " << problem;
     } catch (const Error& error) {
       EXPECT_NE(std::string(error.what()).find(problem), std::string::npos) << error.what();
@@ -54,19 +54,34 @@ TEST_F(HeadFiles, FindsTheRows) {
   EXPECT_EQ(head.columns, 2);
   EXPECT_EQ(head.tensor, "lm_head.weight");
   EXPECT_EQ(head.rows, values);
-  head = read_output_head(file, {"model.embed_tokens.weight", "norm", ""});
+  head = read_output_head(file, "model.embed_tokens.weight");
   EXPECT_EQ(head.classes, 2);
-  EXPECT_EQ(head.gain, values);
+  EXPECT_EQ(read_head_vector(file, "norm"), (std::vector<double>{1, 2, 3, 4, 5, 6}));
+  EXPECT_THROW(read_head_vector(file, "lm_head.weight"), Error);
+  EXPECT_THROW(read_head_vector(file, "absent"), Error);
   EXPECT_TRUE(is_head_file(file));
   head = read_output_head(write(safetensors_of({{"strange", {{3, 2}, values}}, {"norm", {{6}, values}}})));
   EXPECT_EQ(head.tensor, "strange");
   expect_refused(safetensors_of({{"a", {{3, 2}, values}}, {"b", {{3, 2}, values}}}), "2 matrices");
   expect_refused(safetensors_of({{"a", {{6}, values}}}), "0 matrices");
-  expect_refused(safetensors_of({{"a", {{6}, values}}}), "1 sides", {"a", "", ""});
-  expect_refused(safetensors_of({{"a", {{6}, values}}}), "no tensor 'b'", {"b", "", ""});
+  expect_refused(safetensors_of({{"a", {{0, 2}, {}}}}), "'a' is 0 x 2");
+  expect_refused(safetensors_of({{"a", {{6}, values}}}), "1 sides", "a");
+  expect_refused(safetensors_of({{"a", {{6}, values}}}), "no tensor 'b'", "b");
   expect_refused("GGUF", "neither");
   EXPECT_THROW(read_output_head(file.string() + ".absent"), Error);
   EXPECT_THROW(read_output_head(fs::path(testing::TempDir())), Error);
+}
+
+TEST_F(HeadFiles, KnowsWhatStandsBeside) {
+  const std::vector<float> one{1}, two{1, 2};
+  write(safetensors_of({{"lm_head.weight", {{1, 2}, two}},
+                        {"lm_head.bias", {{1}, one}},
+                        {"model.norm.weight", {{2}, two}},
+                        {"other.bias", {{1}, one}},
+                        {"norm.weight", {{1, 2}, two}}}));
+  EXPECT_EQ(vectors_beside(file, "lm_head.weight"), (std::vector<std::string>{"lm_head.bias", "model.norm.weight"}));
+  EXPECT_EQ(vectors_beside(file, "strange"), (std::vector<std::string>{"model.norm.weight"}));
+  EXPECT_TRUE(vectors_beside(write(npy_of(std::vector<double>{1}, std::array<std::int64_t, 2>{1, 1})), "").empty());
 }
 
 TEST_F(HeadFiles, ReadsArrays) {
@@ -77,6 +92,7 @@ TEST_F(HeadFiles, ReadsArrays) {
   EXPECT_EQ(head.rows, (std::vector<float>{1, 2, 3, 0.5}));
   EXPECT_TRUE(read_output_head(write(npy_of(more, shape))).rounded);
   expect_refused(npy_of(exact, std::array<std::int64_t, 1>{4}), "1 sides");
+  expect_refused(npy_of(std::vector<double>{}, std::array<std::int64_t, 2>{3, 0}), "3 x 0");
   expect_refused(npy_of(std::vector<double>{1, 2, 3, 1e300}, shape), "entry 3 is 1e+300, beyond float32");
   EXPECT_EQ(read_head_vector(write(npy_of(exact, std::array<std::int64_t, 1>{4}))), exact);
   EXPECT_THROW(read_head_vector(write(npy_of(exact, shape))), Error);
@@ -108,9 +124,12 @@ TEST_F(HeadFiles, ReadsNpz) {
   const std::vector<double> exact{1, 2, 3, 0.5};
   const std::string array = npy_of(exact, std::array<std::int64_t, 2>{2, 2});
   EXPECT_EQ(read_output_head(write(stored({{"w.npy", array}}))).rows, (std::vector<float>{1, 2, 3, 0.5}));
-  EXPECT_EQ(read_output_head(write(stored({{"a.npy", array}, {"w.npy", array}})), {"w", "", ""}).tensor, "w.npy");
+  EXPECT_EQ(read_output_head(write(stored({{"a.npy", array}, {"w.npy", array}})), "w").tensor, "w.npy");
   expect_refused(stored({{"a.npy", array}, {"w.npy", array}}), "2 members");
-  expect_refused(stored({{"a.npy", array}}), "no member 'w'", {"w", "", ""});
+  const std::string vector = npy_of(exact, std::array<std::int64_t, 1>{4});
+  EXPECT_EQ(read_head_vector(write(stored({{"b.npy", vector}, {"w.npy", array}})), "b"), exact);
+  expect_refused(stored({{"b.npy", vector}}), "'b.npy' has 1 sides", "b");
+  expect_refused(stored({{"a.npy", array}}), "no member 'w'", "w");
   const std::string good = stored({{"w.npy", array}});
   std::string flipped = good;
   flipped[good.find(array) + array.size() - 1] ^= 1;  // of a number

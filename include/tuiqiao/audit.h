@@ -35,19 +35,19 @@ struct OutputHead {
   bool softcapped = false;  ///< a monotone tanh follows: it changes no verdict
 };
 
-struct HeadFileOptions {
-  std::string tensor;       ///< of the rows; "" finds it by its usual names
-  std::string gain, shift;  ///< of the norm, in safetensors files; "" for none
-};
-
 /// Whether a file is one that read_output_head reads, by its first bytes: .safetensors, .npy or .npz.
 bool is_head_file(const std::filesystem::path& file);
-/// The rows of a .safetensors (F32, F16, BF16, F64), .npy or .npz file, without bias and norm.
-/// Throws: tuiqiao::Error "FILE: ..." on a damaged file, a tensor that is no matrix, or none or several that could be
-/// it.
-OutputHead read_output_head(const std::filesystem::path& file, const HeadFileOptions& options = {});
-/// A vector from a .npy file, as for OutputHead::bias.
-std::vector<double> read_head_vector(const std::filesystem::path& file);
+/// The rows of a .safetensors (F32, F16, BF16, F64), .npy or .npz file, without bias and norm. `tensor`: their name in
+/// it; "" finds them by their usual names.
+/// Throws: tuiqiao::Error "FILE: ..." on a damaged file, a tensor that is no matrix or empty, or none or several that
+/// could be it.
+OutputHead read_output_head(const std::filesystem::path& file, const std::string& tensor = "");
+/// A vector from a .npy file, or that of this name in a .safetensors or .npz file: a bias, a norm's gain or shift.
+/// Throws: tuiqiao::Error "FILE: ...".
+std::vector<double> read_head_vector(const std::filesystem::path& file, const std::string& tensor = "");
+/// Names of vectors that stand beside the rows in a .safetensors file and that an output layer may need: the layer's
+/// bias, and gain and shift of the norm before it. Throws: tuiqiao::Error "FILE: ...".
+std::vector<std::string> vectors_beside(const std::filesystem::path& file, const std::string& tensor);
 
 enum class Verdict : std::uint8_t {
   argmaxable,    ///< alone on top for some hidden vector

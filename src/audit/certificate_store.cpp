@@ -118,7 +118,18 @@ std::vector<std::string> CertificateStore::lines() const {
   return lines;
 }
 
+void CertificateStore::spare_others(const std::string& header) const {
+  std::ifstream in(file_, std::ios::binary);
+  std::string first;
+  if (std::getline(in, first) && first != header)
+    throw Error(
+        fmt::format("{}: holds certificates of other weights or options, and stays as it is: delete it or name "
+                    "another file",
+                    file_.string()));
+}
+
 bool CertificateStore::begin(const std::string& header) {
+  spare_others(header);
   if (header_ == header) return true;
   const bool is_new = header_.empty();
   restart(header);
@@ -133,6 +144,7 @@ void CertificateStore::clear() {
 }
 
 void CertificateStore::restart(const std::string& header) {
+  spare_others(header);
   clear();
   header_ = header;
   buffer_ = header + "\n";
@@ -164,7 +176,8 @@ void CertificateStore::finish() {
   descriptor_ = -1;
 }
 
-void merge_certificates(const std::vector<std::filesystem::path>& shards, const std::filesystem::path& file) {
+std::array<std::int64_t, 4> merge_certificates(const std::vector<std::filesystem::path>& shards,
+                                               const std::filesystem::path& file) {
   using nlohmann::ordered_json;
   struct Source {
     std::unique_ptr<checking::CertificateReader> reader;
@@ -199,6 +212,7 @@ void merge_certificates(const std::vector<std::filesystem::path>& shards, const 
     if (key == "columns") header["count"] = count;
   }
   CertificateStore store(file);
+  std::array<std::int64_t, 4> counts{};
   try {
     store.restart(with_checksum(header.dump()));
     for (std::int64_t i = 0; i < count; ++i) {
@@ -206,6 +220,7 @@ void merge_certificates(const std::vector<std::filesystem::path>& shards, const 
                                    [&](const Source& one) { return one.verdict && one.verdict->i == i; });
       if (it == sources.end()) throw Error(fmt::format("class {} is in none of the shards", i));
       store.add(i, it->reader->text());
+      ++counts[static_cast<std::size_t>(it->verdict->verdict)];
       it->verdict = it->reader->next();
     }
   } catch (...) {
@@ -213,6 +228,7 @@ void merge_certificates(const std::vector<std::filesystem::path>& shards, const 
     throw;
   }
   store.finish();
+  return counts;
 }
 
 }  // namespace tuiqiao::auditing

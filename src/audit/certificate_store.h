@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -31,8 +32,9 @@ class CertificateStore {
   std::vector<std::string> lines() const;
 
   /// Sets the first line. False where an earlier run's is another: its lines are gone then, and next() is 0.
+  /// Throws: tuiqiao::Error where FILE holds another audit's certificates.
   bool begin(const std::string& header);
-  /// Sets the first line of a file without others.
+  /// Sets the first line of a file without others. Throws: as begin.
   void restart(const std::string& header);
   void add(std::int64_t i, std::string_view line);
   /// Forgets all lines.
@@ -44,6 +46,8 @@ class CertificateStore {
 
  private:
   void take_up();
+  /// Throws where the finished file is not of this header.
+  void spare_others(const std::string& header) const;
   [[noreturn]] void fail(int error) const;
 
   std::filesystem::path file_, partial_;
@@ -53,8 +57,9 @@ class CertificateStore {
   std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
 };
 
-/// Joins the certificates of all shards into those of the whole. Throws: tuiqiao::Error where they do not belong
-/// together or one is missing or damaged.
-void merge_certificates(const std::vector<std::filesystem::path>& shards, const std::filesystem::path& file);
+/// Joins the certificates of all shards into those of the whole, and tells how many have each verdict.
+/// Throws: tuiqiao::Error where they do not belong together or one is missing or damaged.
+std::array<std::int64_t, 4> merge_certificates(const std::vector<std::filesystem::path>& shards,
+                                               const std::filesystem::path& file);
 
 }  // namespace tuiqiao::auditing

@@ -125,9 +125,11 @@ std::string unpacked(const fs::path& file, std::string_view bytes, const ZipEntr
   return result;
 }
 
-NpyArray member_of(const fs::path& file, const std::string& wanted, std::string& name) {
+/// A member by its name, with or without .npy; the only one, or one with a usual name, where none is wanted.
+std::pair<std::string, NpyArray> member_of(const fs::path& file, const std::string& wanted) {
   const std::string bytes = whole_file(file);
   const auto entries = zip_entries(file, bytes);
+  std::string name;
   const auto choose = [&](std::string_view candidate) {
     for (const std::string& full : {std::string(candidate), fmt::format("{}.npy", candidate)}) {
       if (name.empty() && entries.contains(full)) name = full;
@@ -140,14 +142,25 @@ NpyArray member_of(const fs::path& file, const std::string& wanted, std::string&
   for (const std::string_view usual : kUsualNames) choose(usual);
   if (name.empty() && entries.size() == 1) name = entries.begin()->first;
   if (name.empty()) refuse(file, fmt::format("{} members; name one by --tensor", entries.size()));
-  return parse_npy(unpacked(file, bytes, entries.at(name)), fmt::format("{}({})", file.string(), name));
+  return {name, parse_npy(unpacked(file, bytes, entries.at(name)), fmt::format("{}({})", file.string(), name))};
+}
+
+std::string tensor_text(const std::string& name) {
+  return name.empty() ? "the tensor" : fmt::format("tensor '{}'", name);
+}
+
+void take_shape(OutputHead& head, const fs::path& file, const std::vector<std::int64_t>& shape) {
+  if (shape.size() != 2)
+    refuse(file, fmt::format("{} has {} sides; a matrix is wanted", tensor_text(head.tensor), shape.size()));
+  head.classes = shape[0];
+  head.columns = shape[1];
+  if (head.classes < 1 || head.columns < 1)
+    refuse(file, fmt::format("{} is {} x {}: no row or no column", tensor_text(head.tensor), shape[0], shape[1]));
 }
 
 /// Nearest float32 numbers. Throws: tuiqiao::Error.
 void take_rows(OutputHead& head, const fs::path& file, const NpyArray& array) {
-  if (array.shape.size() != 2) refuse(file, fmt::format("{} sides; a matrix is wanted", array.shape.size()));
-  head.classes = array.shape[0];
-  head.columns = array.shape[1];
+  take_shape(head, file, array.shape);
   head.rows.resize(array.values.size());
   for (std::size_t i = 0; i < array.values.size(); ++i) {
     head.rows[i] = static_cast<float>(array.values[i]);
@@ -155,6 +168,12 @@ void take_rows(OutputHead& head, const fs::path& file, const NpyArray& array) {
       refuse(file, fmt::format("entry {} is {:g}, beyond float32", i, array.values[i]));
     head.rounded = head.rounded || static_cast<double>(head.rows[i]) != array.values[i];
   }
+}
+
+std::vector<double> vector_of(const fs::path& file, const std::string& tensor, NpyArray array) {
+  if (array.shape.size() != 1)
+    refuse(file, fmt::format("{} has {} sides; a vector is wanted", tensor_text(tensor), array.shape.size()));
+  return std::move(array.values);
 }
 
 std::string found_tensor(const fs::path& file, const SafetensorsFile& in) {
@@ -170,19 +189,14 @@ std::string found_tensor(const fs::path& file, const SafetensorsFile& in) {
   return matrices[0];
 }
 
-OutputHead read_safetensors_head(const fs::path& file, const HeadFileOptions& options) {
+OutputHead read_safetensors_head(const fs::path& file, const std::string& tensor) {
   const SafetensorsFile in(file);
   OutputHead head;
-  head.tensor = options.tensor.empty() ? found_tensor(file, in) : options.tensor;
+  head.tensor = tensor.empty() ? found_tensor(file, in) : tensor;
   const SafetensorsEntry& entry = in.at(head.tensor);
-  if (entry.shape.size() != 2)
-    refuse(file, fmt::format("tensor '{}' has {} sides; a matrix is wanted", head.tensor, entry.shape.size()));
-  head.classes = entry.shape[0];
-  head.columns = entry.shape[1];
+  take_shape(head, file, entry.shape);
   head.rounded = entry.type == "F64";
   head.rows = in.read(head.tensor);
-  if (!options.gain.empty()) head.gain = in.read(options.gain);
-  if (!options.shift.empty()) head.shift = in.read(options.shift);
   return head;
 }
 
@@ -212,27 +226,50 @@ bool is_head_file(const fs::path& file) {
   return is_npy(bytes) || is_zip(bytes) || is_safetensors(bytes);
 }
 
-OutputHead read_output_head(const fs::path& file, const HeadFileOptions& options) {
+OutputHead read_output_head(const fs::path& file, const std::string& tensor) {
   const std::string bytes = first_bytes(file, 16);
   OutputHead head;
   if (is_npy(bytes)) {
-    if (!options.tensor.empty())
-      refuse(file, fmt::format("a .npy file has no tensor '{}': it has one without a name", options.tensor));
+    if (!tensor.empty()) refuse(file, fmt::format("a .npy file has no tensor '{}': it has one without a name", tensor));
     take_rows(head, file, read_npy(file));
   } else if (is_zip(bytes)) {
-    take_rows(head, file, member_of(file, options.tensor, head.tensor));
+    const auto [name, array] = member_of(file, tensor);
+    head.tensor = name;
+    take_rows(head, file, array);
   } else if (is_safetensors(bytes)) {
-    head = read_safetensors_head(file, options);
+    head = read_safetensors_head(file, tensor);
   } else {
     refuse(file, "neither a .safetensors nor a .npy nor a .npz file, nor GGUF");
   }
   return head;
 }
 
-std::vector<double> read_head_vector(const fs::path& file) {
-  NpyArray array = read_npy(file);
-  if (array.shape.size() != 1) refuse(file, fmt::format("{} sides; a vector is wanted", array.shape.size()));
-  return std::move(array.values);
+std::vector<double> read_head_vector(const fs::path& file, const std::string& tensor) {
+  if (tensor.empty()) return vector_of(file, tensor, read_npy(file));
+  const std::string bytes = first_bytes(file, 16);
+  if (is_zip(bytes)) return vector_of(file, tensor, member_of(file, tensor).second);
+  if (!is_safetensors(bytes)) refuse(file, fmt::format("has no tensor '{}'", tensor));
+  const SafetensorsFile in(file);
+  const std::vector<float> values = in.read(tensor);
+  return vector_of(file, tensor, {in.at(tensor).shape, {values.begin(), values.end()}});
+}
+
+std::vector<std::string> vectors_beside(const fs::path& file, const std::string& tensor) {
+  if (!is_safetensors(first_bytes(file, 16))) return {};
+  const SafetensorsFile in(file);
+  std::vector<std::string> names;
+  const auto look_for = [&](const std::string& name) {
+    const auto it = in.tensors().find(name);
+    if (it != in.tensors().end() && it->second.shape.size() == 1) names.push_back(name);
+  };
+  constexpr std::string_view kWeight = ".weight";
+  if (tensor.ends_with(kWeight)) look_for(tensor.substr(0, tensor.size() - kWeight.size()) + ".bias");
+  for (const char* norm : {"model.norm", "norm", "language_model.model.norm", "transformer.ln_f", "ln_f",
+                           "model.decoder.final_layer_norm", "gpt_neox.final_layer_norm", "output_norm"}) {
+    look_for(fmt::format("{}.weight", norm));
+    look_for(fmt::format("{}.bias", norm));
+  }
+  return names;
 }
 
 }  // namespace tuiqiao

@@ -277,7 +277,14 @@ ClassVerdict parse_certificate(std::string_view line, const CertificateHeader& h
 
 CertificateReader::CertificateReader(const std::filesystem::path& file) : file_(file), in_(file, std::ios::binary) {
   if (!in_ || std::filesystem::is_directory(file)) throw Error(fmt::format("{}: cannot be read", file.string()));
-  if (!read_line()) throw Error(fmt::format("{}: empty", file.string()));
+  constexpr std::string_view kFirst = "{\"tuiqiao_audit\":";
+  std::string start(kFirst.size(), '\0');
+  in_.read(start.data(), static_cast<std::streamsize>(start.size()));
+  if (in_.gcount() == 0) throw Error(fmt::format("{}: empty", file.string()));
+  if (start != kFirst) throw Error(fmt::format("{}: no certificates file", file.string()));
+  in_.clear();
+  in_.seekg(0);
+  read_line();
   try {
     header_ = parse_header(text_);
   } catch (const Error& error) {
