@@ -114,8 +114,13 @@ void check_files(const Arguments& a) {
   }
 }
 
-/// What is given beside --merge or --verify and has no meaning there must not seem to have had one.
-void check_alone(const CLI::App& app) {
+/// What is given empty, or beside --merge or --verify and without meaning there, must not seem to have had one.
+void check_options(const CLI::App& app) {
+  for (const CLI::Option* one : app.get_options()) {
+    const std::vector<std::string>& given = one->results();
+    if (one->get_type_size() > 0 && std::find(given.begin(), given.end(), "") != given.end())
+      throw std::invalid_argument(fmt::format("[audit] {}: nothing is named", one->get_name()));
+  }
   const auto check = [&app](const char* with, const std::set<std::string>& fitting) {
     if (app.count(with) == 0) return;
     for (const CLI::Option* one : app.get_options()) {
@@ -143,7 +148,8 @@ int run_merge(const Arguments& a) {
   if (a.json) {
     ordered_json json = {{"merged", a.out}, {"count", all}};
     for (std::size_t v = 0; v < 4; ++v) json[std::string(name(static_cast<Verdict>(v)))] = counts[v];
-    print(json.dump() + "\n");
+    json["peak_rss_bytes"] = peak_bytes();
+    print(json.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   } else {
     print(terminal_text(
         fmt::format("{}: {} classes of {} shards\n{}", a.out, all, a.merge.size(), verdict_lines(counts))));
@@ -190,7 +196,7 @@ int run_verify(const Arguments& a, const std::stop_token& stop) {
       json["faults"].push_back({{"i", fault.i}, {"problem", fault.problem}});
     json["seconds"] = seconds;
     json["peak_rss_bytes"] = peak_bytes();
-    print(json.dump() + "\n");
+    print(json.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   } else {
     AuditFrame frame;
     frame.has_ball = subject.has_ball;
@@ -244,7 +250,9 @@ int run_audit(const Arguments& a, const std::stop_token& stop, const MpiWorld& w
       tell(one_line(fmt::format("{}.partial keeps what is done: run it again to go on", a.out)) + "\n");
     throw;
   } catch (const Error& error) {
-    throw Error(fmt::format("{}: {}", a.source.file, error.what()));
+    const std::string what = error.what();
+    const bool names_file = !a.out.empty() && what.find(real_place(a.out).string()) != std::string::npos;
+    throw Error(names_file ? what : fmt::format("{}: {}", a.source.file, what));
   }
   const std::vector<TokenFacts> facts = token_facts(head, source.vocabulary, words, unused, watch.progress);
   std::optional<std::vector<VerdictChange>> changes;
@@ -357,11 +365,7 @@ Run add_audit(CLI::App& app) {
       "--json", a.json,
       "One JSON object a token (i, token, category, verdict, margin, ...), a header before them and a summary behind");
   return [arguments, radius, words = app.get_option("--words"), &app](const std::stop_token& stop) {
-    check_alone(app);
-    for (const char* given : {"--ids", "--unused", "--shard", "--memory"}) {
-      if (app.count(given) > 0 && app.get_option(given)->as<std::string>().empty())
-        throw std::invalid_argument(fmt::format("[audit] {}: nothing is named", given));
-    }
+    check_options(app);
     arguments->has_radius = radius->count() > 0;
     arguments->has_words = words->count() > 0;
     return run(*arguments, stop);

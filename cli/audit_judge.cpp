@@ -40,9 +40,6 @@ std::vector<std::int64_t> shard_ids(const auditing::Problem& problem, const audi
   return ids;
 }
 
-/// Thrown where what an earlier run left behind is of another audit.
-struct Stale {};
-
 /// Audits while certificates go to a file, from where an earlier run stopped.
 Judged judge_to_file(const OutputHead& head, AuditOptions options, const auditing::Shard& shard,
                      const std::string& file) {
@@ -53,39 +50,31 @@ Judged judge_to_file(const OutputHead& head, AuditOptions options, const auditin
           ? store.next()
           : std::lower_bound(options.ids.begin(), options.ids.end(), store.next()) - options.ids.begin();
   if (store.kept() != before) store.clear();  // lines are missing
-  for (;;) {
-    Judged judged;
-    options.from = store.next();
-    if (options.from > 0 || !options.ids.empty()) go_as_whole(options, auditing::Problem(head, options.radius));
-    std::optional<auditing::MarginError> error;
-    const auto begin = [&](const AuditFrame& frame) {
-      if (error) return;
-      if (!store.begin(auditing::header_line(head, frame, count, shard, options.ids, options.solver)) &&
-          options.from > 0)
-        throw Stale();
-      error.emplace(head, frame);
-    };
-    options.found = [&](const AuditFrame& frame, const ClassVerdict& verdict) {
-      begin(frame);
-      store.add(verdict.i, auditing::certificate_line(verdict, *error));
-    };
-    try {
-      const AuditResult result = audit(head, options);
-      begin(result.frame);
-      store.flush();
-      judged.frame = result.frame;
-      checking::CertificateHeader header;
-      header.frame = result.frame;
-      for (const std::string& line : store.lines()) {
-        judged.verdicts.push_back(token_verdict_of(checking::parse_certificate(line, header)));
-        judged.resumed += judged.verdicts.back().i < options.from ? 1 : 0;
-      }
-      store.finish();
-      return judged;
-    } catch (const Stale&) {
-      continue;
-    }
+  Judged judged;
+  options.from = store.next();
+  if (options.from > 0 || !options.ids.empty()) go_as_whole(options, auditing::Problem(head, options.radius));
+  std::optional<auditing::MarginError> error;
+  const auto begin = [&](const AuditFrame& frame) {
+    if (error) return;
+    store.begin(auditing::header_line(head, frame, count, shard, options.ids, options.solver));
+    error.emplace(head, frame);
+  };
+  options.found = [&](const AuditFrame& frame, const ClassVerdict& verdict) {
+    begin(frame);
+    store.add(verdict.i, auditing::certificate_line(verdict, *error));
+  };
+  const AuditResult result = audit(head, options);
+  begin(result.frame);
+  store.flush();
+  judged.frame = result.frame;
+  checking::CertificateHeader header;
+  header.frame = result.frame;
+  for (const std::string& line : store.lines()) {
+    judged.verdicts.push_back(token_verdict_of(checking::parse_certificate(line, header)));
+    judged.resumed += judged.verdicts.back().i < options.from ? 1 : 0;
   }
+  store.finish();
+  return judged;
 }
 
 }  // namespace
@@ -122,8 +111,11 @@ Judged judge_together(const OutputHead& head, const AuditOptions& options, const
   for (int rank = 0; rank < world.size(); ++rank)
     parts.emplace_back(fmt::format("{}.part-{}-of-{}", file, rank + 1, world.size()));
   const fs::path& own = parts[static_cast<std::size_t>(world.rank())];
+  // What cannot be written at the end is better known now. Which audit FILE is of is only known by its frame.
+  if (world.rank() == 0) auditing::spare_other_head(file, head);
   // A part that was finished before a run was cut short is taken up like one that was not.
-  if (fs::exists(own)) fs::rename(own, own.string() + ".partial");
+  if (fs::exists(own) && !fs::exists(own.string() + ".partial") && auditing::begins_like_certificates(own))
+    fs::rename(own, own.string() + ".partial");
   Judged judged = judge(head, options, {world.rank(), world.size()}, own);
   judged.resumed = world.sum(judged.resumed);
   if (world.rank() > 0) return judged;

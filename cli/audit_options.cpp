@@ -66,7 +66,7 @@ std::int64_t bytes_of(const std::string& text) {
   const std::int64_t number = whole_number(has_unit ? text.substr(0, text.size() - 1) : text, "--memory");
   const int shift = has_unit ? unit->second : 0;
   if (number == 0 || number > std::int64_t{1} << (62 - shift))
-    throw std::invalid_argument(fmt::format("[audit] --memory {}: from 1 byte on, as 500M", text));
+    throw std::invalid_argument(fmt::format("[audit] --memory {}: 1 byte to 2^62, as 500M", text));
   return number << shift;
 }
 

@@ -48,13 +48,18 @@ void expect_length(std::size_t has, std::int64_t wants, const std::string& name,
     throw Error(fmt::format("{}: {} entries; the matrix has {} {}", name, has, wants, what));
 }
 
-/// What stands beside the rows and was not asked for: the verdicts are then not those of the model.
+/// What stands beside the rows, was not given and can matter: the verdicts may then not be those of the model. A gain
+/// alone hardly does: without biases only one of 0 changes a verdict.
 std::string unused_note(const OutputHead& head, const AuditSourceOptions& options) {
+  const BesideRows beside = vectors_beside(options.file, head.tensor);
   std::string unused;
-  for (const std::string& name : vectors_beside(options.file, head.tensor)) {
-    if (name == options.bias || name == options.gain || name == options.shift) continue;
-    unused += (unused.empty() ? "" : ", ") + name;
-  }
+  const auto note = [&](const std::vector<std::string>& names, const std::string& given) {
+    if (!given.empty()) return;
+    for (const std::string& name : names) unused += (unused.empty() ? "" : ", ") + name;
+  };
+  note(beside.biases, options.bias);
+  note(beside.shifts, options.shift);
+  if (!options.bias.empty() || !options.shift.empty() || !unused.empty()) note(beside.gains, options.gain);
   return unused.empty() ? ""
                         : fmt::format("not used: {} (--bias, --norm, --gain and --shift name what counts)", unused);
 }

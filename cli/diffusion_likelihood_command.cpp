@@ -1,19 +1,22 @@
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "chart_picture.h"
+#include "diffusion/disturbed.h"
 #include "diffusion_commands.h"
-#include "diffusion_disturbed.h"
 #include "diffusion_inputs.h"
 #include "diffusion_model.h"
 #include "file_output.h"
 #include "terminal.h"
+#include "text/utf8.h"
 #include "tuiqiao/diffusion/likelihood.h"
 #include "tuiqiao/diffusion/metrics.h"
 #include "tuiqiao/diffusion/model.h"
@@ -49,6 +52,8 @@ Inputs read_others(const Arguments& a, const OpenedModel& model, const Inputs& d
   if (is_disturbance(a.against)) return {data.count, disturbed(a.against, data.values, model.shape, a.inputs.first)};
   InputArguments inputs = a.inputs;
   (inputs.x.empty() ? inputs.data : inputs.x) = a.against;
+  if (!std::filesystem::exists(a.against))
+    throw Error(fmt::format("--against {}: neither a file nor one of {}", a.against, fmt::join(kDisturbances, ", ")));
   return read_inputs(inputs, model);
 }
 
@@ -126,11 +131,12 @@ std::string summary_of(const std::vector<double>& figures, const char* unit) {
 }
 
 /// How well the figures tell others from data: by being larger, and by being further from the median of data.
-void tell_apart(const Arguments& a, const std::vector<double>& own, const std::vector<double>& others,
-                const char* unit) {
+void tell_apart(const Sample& data, const Sample& strange, const char* unit, bool as_json) {
+  const std::vector<double>& own = data.values;
+  const std::vector<double>& others = strange.values;
   std::vector<double> sorted = own;
   std::sort(sorted.begin(), sorted.end());
-  const double median = sorted[sorted.size() / 2];
+  const double median = (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
   const auto distances = [&](std::vector<double> figures) {
     for (double& figure : figures) figure = std::abs(figure - median);
     return figures;
@@ -138,9 +144,9 @@ void tell_apart(const Arguments& a, const std::vector<double>& own, const std::v
   const double larger = area_under_curve(own, others), further = area_under_curve(distances(own), distances(others));
   tell(fmt::format(
       "{}: {}\n  told apart by a smaller likelihood: AUROC {:.3f}; by its distance from the median: {:.3f}\n",
-      a.against, summary_of(others, unit), larger, further));
-  if (a.as_json)
-    print(ordered_json{{"against", a.against}, {"auroc", larger}, {"auroc_of_distance", further}}.dump() + "\n");
+      strange.name, summary_of(others, unit), larger, further));
+  if (as_json)
+    print(ordered_json{{"against", strange.name}, {"auroc", larger}, {"auroc_of_distance", further}}.dump() + "\n");
 }
 
 int measure(const Arguments& a, const std::stop_token& stop) {
@@ -154,12 +160,13 @@ int measure(const Arguments& a, const std::stop_token& stop) {
   const Inputs others = a.against.empty() ? Inputs{} : read_others(a, model, data);
   Measurement measurement(a, model, stop);
   std::vector<Sample> samples{{"data", measurement.figures_of(data, "")}};
-  tell(fmt::format("{}, {} evaluations each, peak memory {} MB\n", summary_of(samples[0].values, measurement.unit()),
-                   measurement.evaluations(), peak_rss_bytes() >> 20));
+  tell(summary_of(samples[0].values, measurement.unit()) + "\n");
   if (!a.against.empty()) {
-    samples.push_back({a.against, measurement.figures_of(others, a.against)});
-    tell_apart(a, samples[0].values, samples[1].values, measurement.unit());
+    const std::string name = one_line(valid_utf8(a.against));
+    samples.push_back({name, measurement.figures_of(others, name)});
+    tell_apart(samples[0], samples[1], measurement.unit(), a.as_json);
   }
+  tell(fmt::format("{} evaluations each, peak memory {} MB\n", measurement.evaluations(), peak_rss_bytes() >> 20));
   if (!a.plot.empty()) write_file_atomically(a.plot, chart_picture(a.plot, {histogram(samples, measurement.unit())}));
   return kDone;
 }
@@ -191,12 +198,15 @@ Run add_diffusion_likelihood(CLI::App& app) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 31));
   app.add_option(
          "--against", a.against,
-         fmt::format("Data of another kind, to tell how well the likelihood knows them apart: the same images {}, or "
+         fmt::format("Data of another kind, to tell how well the likelihood knows them apart: the same images ({}), or "
                      "a path, read as --x or --data is",
-                     kDisturbances))
+                     fmt::join(kDisturbances, ", ")))
       ->type_name("NAME|PATH");
   app.add_option("--plot", a.plot, "Write a histogram here as .png or .svg")->type_name("FILE");
-  app.add_flag("--json", a.as_json, "One object a datum: index, nats, bits_per_dim, stderr_nats, nfe");
+  app.add_flag(
+      "--json", a.as_json,
+      "One object a datum: index, nats, bits_per_dim, stderr_nats, nfe; with --against also against, and a last object "
+      "with auroc and auroc_of_distance");
   a.device.add_to(app);
   return [arguments](const std::stop_token& stop) { return measure(*arguments, stop); };
 }

@@ -271,8 +271,11 @@ TEST(AuditCheck, StopsAmongFractions) {
   const CertificateFile file(lines);
   CertificateCheckOptions options;
   EXPECT_TRUE(check_certificates(head, file.path, options).faults.empty());
-  options.progress.stop = stop.get_token();
+  int checked = 0;
+  options.progress = {[&](std::string_view what, std::int64_t, std::int64_t) { checked += what == "proofs" ? 1 : 0; },
+                      stop.get_token()};
   EXPECT_THROW(check_certificates(head, file.path, options), Interrupted);
+  EXPECT_EQ(checked, 0);
 }
 
 TEST(AuditCheck, RefusesEndlessLines) {

@@ -221,13 +221,14 @@ TEST_F(AuditCli, GoesOnAfterAKill) {
   ASSERT_EQ(run({"audit", rows, "--out", path("c.jsonl")}).code, 0);
   EXPECT_EQ(content_of(path("c.jsonl")) == expected, true);
 
-  // What is left of another audit is not taken up.
-  std::vector<float> others = sphere_rows(3000, 24, 3);
-  const std::string other = head("other.npy", 24, others);
-  ASSERT_EQ(run({"audit", other, "--out", path("expected.jsonl")}).code, 0);
-  write("c2.jsonl.partial", expected.substr(0, expected.size() / 2));
-  ASSERT_EQ(run({"audit", other, "--out", path("c2.jsonl")}).code, 0);
-  EXPECT_EQ(content_of(path("c2.jsonl")) == content_of(path("expected.jsonl")), true);
+  // What is left of another audit is neither taken up nor lost.
+  const std::string other = head("other.npy", 24, sphere_rows(3000, 24, 3)),
+                    half = expected.substr(0, expected.size() / 2);
+  write("c2.jsonl.partial", half);
+  expect_refused({"audit", other, "--out", path("c2.jsonl")}, kBadInput,
+                 {"c2.jsonl.partial: holds certificates of other"});
+  EXPECT_TRUE(half.starts_with(content_of(path("c2.jsonl.partial"))));
+  EXPECT_GT(fs::file_size(path("c2.jsonl.partial")), half.size() - 4000);  // but for a torn line
 }
 
 #ifdef TUIQIAO_MPIRUN
@@ -265,6 +266,10 @@ TEST_F(AuditCli, SpreadsOverProcessesOfMpi) {
   const nlohmann::json summary = nlohmann::json::parse(lines_of(content_of(path("log"))).back());
   EXPECT_EQ(summary["summary"]["resumed"], left) << summary;
 
+  const std::string other = head("other.npy", 2, {0, 1, 1, 0, 3, 3});
+  ASSERT_EQ(run({"audit", other, "--out", path("other.jsonl")}).code, 0);
+  EXPECT_NE(together(2, "--out '" + path("other.jsonl") + "'"), 0);
+  EXPECT_NE(content_of(path("log")).find("other.jsonl: holds certificates of other"), std::string::npos);
   EXPECT_NE(together(2, ""), 0);
   EXPECT_NE(content_of(path("log")).find("under mpirun: --out"), std::string::npos);
   EXPECT_NE(together(2, "--bias none.npy --out '" + path("d.jsonl") + "'"), 0);
@@ -310,6 +315,11 @@ TEST_F(AuditCli, KeepsOtherCertificates) {
   expect_refused({"audit", "--out", out, "--merge", path("1"), path("2")}, kBadInput, {"c.jsonl", "other weights"});
   EXPECT_EQ(content_of(out) == before, true);
   for (const std::string& name : names_in(folder)) EXPECT_EQ(name.find(".partial"), std::string::npos) << name;
+  // Nor does a merge that is refused take what a run that was cut short left.
+  const std::string lines = before.substr(0, before.find('\n', before.size() / 2) + 1);
+  write("c.jsonl.partial", lines);
+  expect_refused({"audit", "--out", out, "--merge", path("1"), path("2")}, kBadInput, {"c.jsonl", "other weights"});
+  EXPECT_EQ(content_of(path("c.jsonl.partial")) == lines, true);
   ASSERT_EQ(run({"audit", rows, "--out", out}).code, 0);  // the same again
   EXPECT_EQ(content_of(out) == before, true);
 }
@@ -321,7 +331,8 @@ TEST_F(AuditCli, DropsNoOption) {
     expect_refused({"audit", rows, "--verify", out, option, "1"}, kUsage, {option, "does not go with --verify"});
   expect_refused({"audit", rows, "--out", path("m"), "--merge", out}, kUsage, {"FILE does not go with --merge"});
   expect_refused({"audit", "--verify", out, "--out", path("m"), "--merge", out}, kUsage, {"--verify does not go"});
-  expect_refused({"audit", rows, "--ids", ""}, kUsage, {"--ids", "nothing"});
+  for (const char* option : {"--ids", "--verify", "--bias", "--out", "--norm", "--shard", "--against"})
+    expect_refused({"audit", rows, option, ""}, kUsage, {option, "nothing"});
   expect_refused({"audit", rows, "--ids", "1-"}, kUsage, {"'1-'", "neither a token nor a range"});
   expect_refused({"audit", rows, "--verify", rows}, kBadInput, {"five.npy", "no certificates file"});
 }

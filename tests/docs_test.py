@@ -6,6 +6,7 @@ lines, what is MEASURED may differ, and what goes to standard error may be shown
 options must be in its --help. Usage: docs_test.py SOURCE PROGRAM [console|commands]
 """
 import difflib
+import functools
 import os
 import pathlib
 import re
@@ -52,6 +53,7 @@ def matches(expected, actual):
     return bool(actual) and expected[0] == actual[0] and matches(expected[1:], actual[1:])
 
 
+@functools.cache  # both READMEs show the same commands
 def printed(command, folder):
     """By a command, without the lines on standard error that tell of its speed."""
     run = subprocess.run(["bash", "-c", command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=800)

@@ -79,9 +79,13 @@ TEST_F(HeadFiles, KnowsWhatStandsBeside) {
                         {"model.norm.weight", {{2}, two}},
                         {"other.bias", {{1}, one}},
                         {"norm.weight", {{1, 2}, two}}}));
-  EXPECT_EQ(vectors_beside(file, "lm_head.weight"), (std::vector<std::string>{"lm_head.bias", "model.norm.weight"}));
-  EXPECT_EQ(vectors_beside(file, "strange"), (std::vector<std::string>{"model.norm.weight"}));
-  EXPECT_TRUE(vectors_beside(write(npy_of(std::vector<double>{1}, std::array<std::int64_t, 2>{1, 1})), "").empty());
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(vectors_beside(file, "lm_head.weight").biases, Names{"lm_head.bias"});
+  EXPECT_EQ(vectors_beside(file, "lm_head.weight").gains, Names{"model.norm.weight"});
+  EXPECT_EQ(vectors_beside(file, "lm_head.weight").shifts, Names{});
+  EXPECT_EQ(vectors_beside(file, "strange").biases, Names{});
+  EXPECT_EQ(vectors_beside(write(npy_of(std::vector<double>{1}, std::array<std::int64_t, 2>{1, 1})), "").gains,
+            Names{});
 }
 
 TEST_F(HeadFiles, ReadsArrays) {

@@ -45,9 +45,14 @@ OutputHead read_output_head(const std::filesystem::path& file, const std::string
 /// A vector from a .npy file, or that of this name in a .safetensors or .npz file: a bias, a norm's gain or shift.
 /// Throws: tuiqiao::Error "FILE: ...".
 std::vector<double> read_head_vector(const std::filesystem::path& file, const std::string& tensor = "");
-/// Names of vectors that stand beside the rows in a .safetensors file and that an output layer may need: the layer's
-/// bias, and gain and shift of the norm before it. Throws: tuiqiao::Error "FILE: ...".
-std::vector<std::string> vectors_beside(const std::filesystem::path& file, const std::string& tensor);
+/// Names of vectors that an output layer may need.
+struct BesideRows {
+  std::vector<std::string> biases;         ///< of the layer
+  std::vector<std::string> gains, shifts;  ///< of the norm before it
+};
+/// Those that stand in a .safetensors file beside the rows of this name; of other files none.
+/// Throws: tuiqiao::Error "FILE: ...".
+BesideRows vectors_beside(const std::filesystem::path& file, const std::string& tensor);
 
 enum class Verdict : std::uint8_t {
   argmaxable,    ///< alone on top for some hidden vector

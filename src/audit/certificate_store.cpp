@@ -36,12 +36,11 @@ std::int64_t class_of(const std::string& line) {
 }  // namespace
 
 bool begins_like_certificates(const std::filesystem::path& file) {
-  constexpr std::string_view kFirst = "{\"tuiqiao_audit\":";
   std::ifstream in(file, std::ios::binary);
-  std::string start(kFirst.size(), '\0');
+  std::string start(checking::kFirstKey.size(), '\0');
   in.read(start.data(), static_cast<std::streamsize>(start.size()));
   start.resize(static_cast<std::size_t>(in.gcount()));
-  return kFirst.starts_with(start);
+  return checking::kFirstKey.starts_with(start);
 }
 
 CertificateStore::CertificateStore(const std::filesystem::path& file) : file_(real_place(file)) {
@@ -118,22 +117,24 @@ std::vector<std::string> CertificateStore::lines() const {
   return lines;
 }
 
+void CertificateStore::refuse_other(const std::filesystem::path& file) {
+  throw Error(
+      fmt::format("{}: holds certificates of other weights or options, and stays as it is: delete it or name another "
+                  "file",
+                  file.string()));
+}
+
 void CertificateStore::spare_others(const std::string& header) const {
   std::ifstream in(file_, std::ios::binary);
   std::string first;
-  if (std::getline(in, first) && first != header)
-    throw Error(
-        fmt::format("{}: holds certificates of other weights or options, and stays as it is: delete it or name "
-                    "another file",
-                    file_.string()));
+  if (std::getline(in, first) && first != header) refuse_other(file_);
 }
 
-bool CertificateStore::begin(const std::string& header) {
+void CertificateStore::begin(const std::string& header) {
   spare_others(header);
-  if (header_ == header) return true;
-  const bool is_new = header_.empty();
+  if (header_ == header) return;
+  if (!header_.empty()) refuse_other(partial_);
   restart(header);
-  return is_new;
 }
 
 void CertificateStore::clear() {
@@ -176,6 +177,18 @@ void CertificateStore::finish() {
   descriptor_ = -1;
 }
 
+void spare_other_head(const std::filesystem::path& file, const OutputHead& head) {
+  std::error_code problem;
+  if (!std::filesystem::exists(file, problem)) return;
+  CertificateStore store(file);  // looks at what is there
+  if (std::filesystem::is_empty(file, problem)) return;
+  const checking::CertificateReader reader(file);
+  if (reader.header().frame.classes == head.classes && reader.header().head_columns == head.columns &&
+      reader.header().rows_crc == checking::checksum_of(head.rows.data(), head.rows.size() * sizeof(float)))
+    return;
+  CertificateStore::refuse_other(file);
+}
+
 std::array<std::int64_t, 4> merge_certificates(const std::vector<std::filesystem::path>& shards,
                                                const std::filesystem::path& file) {
   using nlohmann::ordered_json;
@@ -213,8 +226,8 @@ std::array<std::int64_t, 4> merge_certificates(const std::vector<std::filesystem
   }
   CertificateStore store(file);
   std::array<std::int64_t, 4> counts{};
+  store.restart(with_checksum(header.dump()));
   try {
-    store.restart(with_checksum(header.dump()));
     for (std::int64_t i = 0; i < count; ++i) {
       const auto it = std::find_if(sources.begin(), sources.end(),
                                    [&](const Source& one) { return one.verdict && one.verdict->i == i; });

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tuiqiao/audit.h"
+
 namespace tuiqiao::auditing {
 
 /// Whether a file may be of certificates, by its first bytes; an empty one may.
@@ -31,9 +33,9 @@ class CertificateStore {
   /// The lines of an earlier run, without the header.
   std::vector<std::string> lines() const;
 
-  /// Sets the first line. False where an earlier run's is another: its lines are gone then, and next() is 0.
-  /// Throws: tuiqiao::Error where FILE holds another audit's certificates.
-  bool begin(const std::string& header);
+  /// Sets the first line, or finds that an earlier run's is the same.
+  /// Throws: tuiqiao::Error where FILE or FILE.partial holds another audit's certificates.
+  void begin(const std::string& header);
   /// Sets the first line of a file without others. Throws: as begin.
   void restart(const std::string& header);
   void add(std::int64_t i, std::string_view line);
@@ -43,6 +45,8 @@ class CertificateStore {
   void flush();
   /// Throws: tuiqiao::Error.
   void finish();
+  /// Says that a file is another audit's. Throws: tuiqiao::Error.
+  [[noreturn]] static void refuse_other(const std::filesystem::path& file);
 
  private:
   void take_up();
@@ -56,6 +60,10 @@ class CertificateStore {
   std::int64_t next_ = 0, kept_ = 0;
   std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
 };
+
+/// Throws: tuiqiao::Error where a file is there that a store would not replace, as far as the head alone tells: it
+/// holds something else than certificates, or those of other weights.
+void spare_other_head(const std::filesystem::path& file, const OutputHead& head);
 
 /// Joins the certificates of all shards into those of the whole, and tells how many have each verdict.
 /// Throws: tuiqiao::Error where they do not belong together or one is missing or damaged.

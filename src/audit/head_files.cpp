@@ -254,22 +254,22 @@ std::vector<double> read_head_vector(const fs::path& file, const std::string& te
   return vector_of(file, tensor, {in.at(tensor).shape, {values.begin(), values.end()}});
 }
 
-std::vector<std::string> vectors_beside(const fs::path& file, const std::string& tensor) {
+BesideRows vectors_beside(const fs::path& file, const std::string& tensor) {
   if (!is_safetensors(first_bytes(file, 16))) return {};
   const SafetensorsFile in(file);
-  std::vector<std::string> names;
-  const auto look_for = [&](const std::string& name) {
+  BesideRows found;
+  const auto look_for = [&](const std::string& name, std::vector<std::string>& names) {
     const auto it = in.tensors().find(name);
     if (it != in.tensors().end() && it->second.shape.size() == 1) names.push_back(name);
   };
   constexpr std::string_view kWeight = ".weight";
-  if (tensor.ends_with(kWeight)) look_for(tensor.substr(0, tensor.size() - kWeight.size()) + ".bias");
+  if (tensor.ends_with(kWeight)) look_for(tensor.substr(0, tensor.size() - kWeight.size()) + ".bias", found.biases);
   for (const char* norm : {"model.norm", "norm", "language_model.model.norm", "transformer.ln_f", "ln_f",
                            "model.decoder.final_layer_norm", "gpt_neox.final_layer_norm", "output_norm"}) {
-    look_for(fmt::format("{}.weight", norm));
-    look_for(fmt::format("{}.bias", norm));
+    look_for(fmt::format("{}.weight", norm), found.gains);
+    look_for(fmt::format("{}.bias", norm), found.shifts);
   }
-  return names;
+  return found;
 }
 
 }  // namespace tuiqiao

@@ -277,11 +277,10 @@ ClassVerdict parse_certificate(std::string_view line, const CertificateHeader& h
 
 CertificateReader::CertificateReader(const std::filesystem::path& file) : file_(file), in_(file, std::ios::binary) {
   if (!in_ || std::filesystem::is_directory(file)) throw Error(fmt::format("{}: cannot be read", file.string()));
-  constexpr std::string_view kFirst = "{\"tuiqiao_audit\":";
-  std::string start(kFirst.size(), '\0');
+  std::string start(kFirstKey.size(), '\0');
   in_.read(start.data(), static_cast<std::streamsize>(start.size()));
   if (in_.gcount() == 0) throw Error(fmt::format("{}: empty", file.string()));
-  if (start != kFirst) throw Error(fmt::format("{}: no certificates file", file.string()));
+  if (start != kFirstKey) throw Error(fmt::format("{}: no certificates file", file.string()));
   in_.clear();
   in_.seekg(0);
   read_line();

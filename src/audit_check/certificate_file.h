@@ -46,6 +46,9 @@ class CertificateReader {
   CertificateHeader header_;
 };
 
+/// What a file of certificates begins with.
+inline constexpr std::string_view kFirstKey = "{\"tuiqiao_audit\":";
+
 /// Whether a line ends in the checksum of what comes before it.
 bool has_right_checksum(std::string_view line);
 /// The checksum of numbers, as in the header.

@@ -1,19 +1,18 @@
-#include "diffusion_disturbed.h"
+#include "diffusion/disturbed.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 #include <stdexcept>
 
 #include "tuiqiao/diffusion/noise.h"
 
-namespace tuiqiao::cli {
+namespace tuiqiao {
 
 namespace {
 
-constexpr std::array<const char*, 4> kNames{"upside-down", "inverted", "shuffled", "noise"};
 constexpr std::uint64_t kSeed = 0x0D15;  // of permutation and noise: no other numbers
 
 std::vector<std::size_t> permutation_of(std::size_t pixels) {
@@ -24,7 +23,7 @@ std::vector<std::size_t> permutation_of(std::size_t pixels) {
 }
 
 /// Where each pixel of the disturbed image comes from.
-std::vector<std::size_t> source_of(const std::string& name, std::size_t height, std::size_t width) {
+std::vector<std::size_t> source_of(std::string_view name, std::size_t height, std::size_t width) {
   if (name == "shuffled") return permutation_of(height * width);
   std::vector<std::size_t> from(height * width);
   for (std::size_t p = 0; p < from.size(); ++p)
@@ -41,11 +40,14 @@ double uniform_number(std::uint64_t row, std::uint64_t entry) {
 
 }  // namespace
 
-bool is_disturbance(const std::string& name) { return std::find(kNames.begin(), kNames.end(), name) != kNames.end(); }
+bool is_disturbance(std::string_view name) {
+  return std::find(kDisturbances.begin(), kDisturbances.end(), name) != kDisturbances.end();
+}
 
-std::vector<double> disturbed(const std::string& name, std::span<const double> images,
+std::vector<double> disturbed(std::string_view name, std::span<const double> images,
                               const std::vector<std::int64_t>& shape, std::int64_t first) {
-  if (!is_disturbance(name)) throw std::invalid_argument(fmt::format("'{}' is none of {}", name, kDisturbances));
+  if (!is_disturbance(name))
+    throw std::invalid_argument(fmt::format("'{}' is none of {}", name, fmt::join(kDisturbances, ", ")));
   if (shape.size() != 3) throw std::invalid_argument(fmt::format("{}: needs a model of images", name));
   const auto channels = static_cast<std::size_t>(shape[0]), pixels = static_cast<std::size_t>(shape[1] * shape[2]);
   const std::vector<std::size_t> from =
@@ -66,4 +68,4 @@ std::vector<double> disturbed(const std::string& name, std::span<const double> i
   return made;
 }
 
-}  // namespace tuiqiao::cli
+}  // namespace tuiqiao
