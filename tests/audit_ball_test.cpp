@@ -3,6 +3,7 @@
 #include <gmpxx.h>
 
 #include "audit_heads.h"
+#include "rounds.h"
 #include "tuiqiao/audit_check.h"
 
 namespace tuiqiao::test {
@@ -105,9 +106,10 @@ TEST(AuditBall, SettlesAClassThatEndsOnItsEdge) {
 }
 
 TEST(AuditBall, AgreesWithEverySetOfRivals) {
+  constexpr int kRounds = rounds(400, 80);
   std::mt19937 random(4);
   int touching = 0, ties = 0;
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
     const OutputHead head = whole_numbers(random);
     for (const double radius : {0.5, 1.0, 2.0}) {
       AuditOptions options;
@@ -129,8 +131,8 @@ TEST(AuditBall, AgreesWithEverySetOfRivals) {
       }
     }
   }
-  EXPECT_GT(touching, 100);
-  EXPECT_GT(ties, 50);
+  EXPECT_GT(touching, kRounds / 4);
+  EXPECT_GT(ties, kRounds / 8);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "audit_check/certificate_file.h"
 #include "audit_check/checked_rows.h"
 #include "audit_heads.h"
+#include "rounds.h"
 #include "tuiqiao/error.h"
 
 // Certificates that were changed so that what they claim is false, with their checksums made good: arithmetic must
@@ -16,12 +17,7 @@ namespace {
 
 using auditing::certificate_line;
 
-// Sanitizers make each case ten times as long; the claims that are proven false are the same.
-#ifdef __SANITIZE_ADDRESS__
-constexpr int kShare = 6;
-#else
-constexpr int kShare = 1;
-#endif
+constexpr int kShare = rounds(1, 6);  // one of so many cases
 
 /// The faults of a file, or {-1} where it is refused as a whole.
 std::vector<std::int64_t> blamed(const OutputHead& head, const std::vector<std::string>& lines) {
@@ -303,7 +299,7 @@ TEST(AuditDamage, RejectsTheRowsOfOthers) {
   // Every class but the last is a vertex of a simplex or beside it: another vertex in place of one leaves the last out.
   std::mt19937 dice(4);
   std::normal_distribution<float> normal;
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 400 / kShare; ++round) {
     OutputHead head;
     head.columns = 2 + round % 6;
     const std::int64_t vertices = head.columns + 1;

@@ -10,6 +10,7 @@
 #include "audit/certificates.h"
 #include "cli_fixture.h"
 #include "npy.h"
+#include "rounds.h"
 #include "safetensors.h"
 
 namespace tuiqiao::test {
@@ -190,7 +191,7 @@ TEST_F(AuditCli, WritesCertificatesThatAreProvenAnew) {
 
 TEST_F(AuditCli, GoesOnAfterAKill) {
   // Several blocks of classes, so that a kill finds some of them written.
-  const std::string rows = head("rows.npy", 24, sphere_rows(40000, 24, 2));
+  const std::string rows = head("rows.npy", 24, sphere_rows(rounds(40000, 8000), 24, 2));
   const Result whole = run({"audit", rows, "--out", path("whole.jsonl")});
   ASSERT_EQ(whole.code, 0) << whole.err;
   const std::string expected = content_of(path("whole.jsonl")), partial = path("c.jsonl.partial");

@@ -298,9 +298,14 @@ TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
   expect_refused(
       {"diffusion", "encode", "--model", model, "--data", path("bars.npy"), "--sampler", "sde", "--out", path("z.npy")},
       kUsage, {"sde", "noise"});
-  expect_refused({"diffusion", "decode", "--model", model, "--z", path("bars.npy")}, kBadInput, {"bars.npy"});
-  expect_refused({"diffusion", "interpolate", "--model", model, "--data", path("bars.npy"), "-n", "3"}, kUsage,
-                 {"pairs"});
+  const Arguments decode{"diffusion", "decode", "--model", model, "--z", path("bars.npy")};
+  expect_refused(changed(decode, {"--out", path("x.npy")}), kBadInput, {"bars.npy"});
+  expect_refused(decode, kUsage, {"--out", "--grid"});
+  expect_refused(changed(decode, {"--out", path("x"), "--grid", path("./x")}), kUsage,
+                 {"--out and --grid", "one file"});
+  expect_refused(
+      {"diffusion", "interpolate", "--model", model, "--data", path("bars.npy"), "-n", "3", "--out", path("x")}, kUsage,
+      {"pairs"});
   expect_refused(sample(model, {"--rho", "1,2"}), kUsage, {"2 factors", "4 skips"});
   expect_refused(sample(analytic(), {"--rho-bottom", "0.8"}), kUsage, {"skips"});
   expect_refused({"diffusion", "quality", "--samples", path("bars.npy"), "--classifier", path("none")}, kBadInput,

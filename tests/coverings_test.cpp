@@ -5,6 +5,7 @@
 #include <array>
 #include <set>
 
+#include "rounds.h"
 #include "text/utf8.h"
 #include "tuiqiao/error.h"
 #include "vocabulary_learner.h"
@@ -89,15 +90,9 @@ bool has_witness(const LearntVocabulary& learnt, const Sequence& sequence, const
   return false;
 }
 
-// Letters of the longest text that is enumerated, and texts that are looked at for each vocabulary. Sanitizers make
-// each take twenty times as long.
-#ifdef __SANITIZE_ADDRESS__
-constexpr int kLongest = 4;
-constexpr std::size_t kStarts = 5;
-#else
-constexpr int kLongest = 5;
-constexpr std::size_t kStarts = 20;
-#endif
+// Letters of the longest text that is enumerated, and texts that are looked at for each vocabulary.
+constexpr int kLongest = test::rounds(5, 4);
+constexpr std::size_t kStarts = test::rounds(20, 5);
 
 class OfLearntVocabularies : public testing::TestWithParam<test::LearntKind> {};
 

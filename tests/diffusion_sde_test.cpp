@@ -178,11 +178,13 @@ TEST(Sde, HeunWithChurnKeepsTheMarginals) {
 
 // ---------------------------------------------------------------------------------------------------- two-sample tests
 
+double square(double x) { return x * x; }
+
 /// Mean distance between rows of two numbers, of all pairs of x and y.
 double mean_distance(std::span<const double> x, std::span<const double> y) {
   double sum = 0;
   for (std::size_t i = 0; i < x.size(); i += 2) {
-    for (std::size_t j = 0; j < y.size(); j += 2) sum += std::hypot(x[i] - y[j], x[i + 1] - y[j + 1]);
+    for (std::size_t j = 0; j < y.size(); j += 2) sum += std::sqrt(square(x[i] - y[j]) + square(x[i + 1] - y[j + 1]));
   }
   return 4 * sum / (static_cast<double>(x.size()) * static_cast<double>(y.size()));
 }

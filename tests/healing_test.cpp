@@ -9,6 +9,7 @@
 #include <set>
 #include <span>
 
+#include "rounds.h"
 #include "text/choose_covering.h"
 #include "text/utf8.h"
 #include "text_distribution.h"
@@ -25,12 +26,7 @@ using test::random_texts;
 using test::TableDecoder;
 using test::TextDistribution;
 
-// Sanitizers look for other things than chances.
-#ifdef __SANITIZE_ADDRESS__
-constexpr int kDraws = 5000;
-#else
-constexpr int kDraws = 100000;
-#endif
+constexpr int kDraws = test::rounds(100000, 5000);
 constexpr double kSumError = 1e-12;
 constexpr double kChainError = 1e-6;
 

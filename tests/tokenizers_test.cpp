@@ -6,6 +6,7 @@
 #include <random>
 
 #include "llama_fixtures.h"
+#include "rounds.h"
 #include "text/utf8.h"
 #include "tuiqiao/error.h"
 #include "tuiqiao/text/coverings.h"
@@ -18,11 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-#ifdef NDEBUG
-constexpr int kCuts = 12;  // of each text
-#else
-constexpr int kCuts = 1;  // debug builds with sanitizers are some thirty times slower
-#endif
+constexpr int kCuts = test::rounds(12, 1);  // of each text
 
 const std::vector<std::string>& texts() {
   static const std::vector<std::string> kTexts{

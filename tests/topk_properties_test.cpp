@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "rounds.h"
 #include "topk_rows.h"
 #include "tuiqiao/topk.h"
 
@@ -17,12 +18,7 @@
 namespace tuiqiao::test {
 namespace {
 
-// For each of the six methods. Without optimisation and under sanitizers a row takes some 30 times as long.
-#ifdef NDEBUG
-constexpr int kRows = 20000;
-#else
-constexpr int kRows = 4000;
-#endif
+constexpr int kRows = rounds(20000, 4000);  // for each of the six methods
 
 using Random = std::mt19937_64;
 
