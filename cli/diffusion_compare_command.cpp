@@ -54,9 +54,8 @@ class Comparison {
 
   int operator()() {
     a_.device.settle();
-    check_writable(a_.out);
     check_chart_name(a_.plot);
-    check_writable(a_.plot);
+    check_outputs({{"--out", a_.out}, {"--plot", a_.plot}});
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     plan(opened);
     settings_ = settings_of(a_.measure, a_.model, opened, a_.sampler);

@@ -58,8 +58,9 @@ class Edit {
 
   int operator()() {
     a_.device.settle();
-    check_writable(a_.out);
-    check_writable(a_.grid);
+    check_outputs({{"--out", a_.out}, {"--grid", a_.grid}});
+    if (a_.out.empty() && a_.grid.empty() && !a_.as_json)
+      throw std::invalid_argument("neither --out nor --grid says where to write");
     model_.emplace(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !a_.grid.empty())
       throw std::invalid_argument("--grid shows images, which an analytic model has not");

@@ -42,7 +42,7 @@ std::vector<T> for_rows(const std::vector<T>& given, std::int64_t n, const char*
 
 int run(const Arguments& a) {
   a.device.settle();
-  check_writable(a.out);
+  check_outputs({{"--out", a.out}});
   UNet net = UNet::load(a.model);
   net.to(at::Device(a.device.device));
   const NpyArray array = read_npy(a.x);

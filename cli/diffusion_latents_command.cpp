@@ -54,8 +54,8 @@ class Flow {
  public:
   Flow(const Arguments& arguments, const std::stop_token& stop) : a_(arguments), stop_(stop) {
     a_.device.settle();
-    check_writable(a_.out);
-    check_writable(a_.grid);
+    check_outputs({{"--out", a_.out}, {"--grid", a_.grid}});
+    if (a_.out.empty() && a_.grid.empty()) throw std::invalid_argument("neither --out nor --grid says where to write");
     model_ = std::make_unique<OpenedModel>(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !a_.grid.empty())
       throw std::invalid_argument("--grid shows images, which an analytic model has not");

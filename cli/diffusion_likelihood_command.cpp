@@ -152,7 +152,7 @@ void tell_apart(const Sample& data, const Sample& strange, const char* unit, boo
 int measure(const Arguments& a, const std::stop_token& stop) {
   a.device.settle();
   check_chart_name(a.plot);
-  check_writable(a.plot);
+  check_outputs({{"--plot", a.plot}});
   if (!std::isfinite(a.sigma_min) || !std::isfinite(a.sigma_max))
     throw std::invalid_argument("--sigma-min and --sigma-max: not finite");
   const OpenedModel model = open_model(a.model, a.device.device);

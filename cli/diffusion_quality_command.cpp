@@ -39,7 +39,7 @@ struct ClassifierArguments {
 
 int train_classifier(const ClassifierArguments& a, const std::stop_token& stop) {
   a.device.settle();
-  check_writable(a.out);
+  check_outputs({{"--out", a.out}});
   ProgressBar bar;
   const Progress progress{
       [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};

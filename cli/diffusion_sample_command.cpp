@@ -57,7 +57,7 @@ class SampleRun {
 
   int operator()() {
     a_.device.settle();
-    for (const std::string* file : {&a_.out, &a_.grid, &a_.trajectory}) check_writable(*file);
+    check_outputs({{"--out", a_.out}, {"--grid", a_.grid}, {"--trajectory", a_.trajectory}});
     model_.emplace(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !(a_.grid.empty() && a_.trajectory.empty()))
       throw std::invalid_argument("--grid and --trajectory show images, which an analytic model has not");
@@ -77,6 +77,7 @@ class SampleRun {
 
  private:
   bool is_ancestral() const { return a_.sampler.sampler == kAncestral; }
+  bool is_adaptive() const { return a_.sampler.sampler == "adaptive"; }
 
   void settle_ancestral() {
     a_.sampler.check_belong();
@@ -149,7 +150,7 @@ class SampleRun {
     is_ancestral() ? run_ancestral(denoiser, first, from == 0, x) : run_sampler(denoiser, first, from == 0, x);
     seconds_ += CountingDenoiser::now() - start;
     network_seconds_ += denoiser.seconds();
-    evaluations_ = denoiser.evaluations();
+    evaluations_ = std::max(evaluations_, denoiser.evaluations());
   }
 
   void run_ancestral(const Denoiser& denoiser, std::uint64_t first, bool watched, std::span<double> x) {
@@ -192,8 +193,8 @@ class SampleRun {
     ordered_json result{{"model", a_.model.model}, {"sampler", a_.sampler.sampler}};
     if (!is_ancestral()) {
       result["schedule"] = a_.sampler.schedule;
-      result["steps"] = sigmas_.size() - 1;
-      result["sigmas"] = sigmas_;
+      if (!is_adaptive()) result["steps"] = sigmas_.size() - 1;
+      result["sigmas"] = is_adaptive() ? std::vector<double>{sigmas_.front(), sigmas_.back()} : sigmas_;
       if (sampler_named(a_.sampler.sampler).stochastic) result["s_fraction"] = a_.sampler.s_fractions;
       return result;
     }
@@ -240,10 +241,12 @@ class SampleRun {
       result["peak_rss_bytes"] = peak_rss_bytes();
       print(result.dump() + "\n");
     } else {
-      tell(
-          fmt::format("{} of {} steps, {} evaluations each, {:.1f} s ({:.1f} % outside the model), peak memory {} MB\n",
-                      a_.count, is_ancestral() ? steps_.size() : sigmas_.size() - 1, evaluations_, seconds_,
-                      100 * (1 - network_seconds_ / seconds_), peak_rss_bytes() >> 20));
+      const std::string steps = is_adaptive()
+                                    ? "steps by its error, at most"
+                                    : fmt::format("{} steps,", is_ancestral() ? steps_.size() : sigmas_.size() - 1);
+      tell(fmt::format("{} of {} {} evaluations each, {:.1f} s ({:.1f} % outside the model), peak memory {} MB\n",
+                       a_.count, steps, evaluations_, seconds_, 100 * (1 - network_seconds_ / seconds_),
+                       peak_rss_bytes() >> 20));
     }
   }
 

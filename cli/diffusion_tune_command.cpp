@@ -52,9 +52,8 @@ class Tuning {
 
   int operator()() {
     a_.device.settle();
-    check_writable(a_.out);
     check_chart_name(a_.plot);
-    check_writable(a_.plot);
+    check_outputs({{"--out", a_.out}, {"--plot", a_.plot}});
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
     if (info.name == "adaptive") throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");

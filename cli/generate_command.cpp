@@ -261,7 +261,7 @@ void settle(Arguments& arguments, const std::stop_token& stop) {
     throw std::invalid_argument(weighted ? "--pool weights needs --weights" : "--weights needs --pool weights");
   }
   check_options(options);
-  check_writable(arguments.html);
+  check_outputs({{"--html", arguments.html}});
 }
 
 int run(Arguments& arguments, const std::stop_token& stop) {

@@ -184,7 +184,7 @@ MinSum<mpz_class> solve(const mpz_class& n, MinSumOptions options) {
 int plot(const Arguments& arguments, const Range& range, const std::stop_token& stop) {
   if (range.last - range.first >= kMostPlotted)
     throw std::invalid_argument(fmt::format("--plot shows at most {} numbers", kMostPlotted));
-  check_writable(arguments.plot);
+  check_outputs({{"--plot", arguments.plot}});
   Series c{"", {}, false}, difference{"", {}, false}, steps{"", {}, false};
   ProgressBar bar;
   const mpz_class count = range.last - range.first + 1;

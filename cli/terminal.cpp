@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <system_error>
 #include <thread>
 
@@ -126,9 +127,19 @@ std::string why_not_writable(const std::string& file) {
 
 }  // namespace
 
-void check_writable(const std::string& file) {
-  const std::string problem = file.empty() ? "" : why_not_writable(file);
-  if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", file, problem));
+void check_outputs(std::initializer_list<OutputFile> files) {
+  namespace fs = std::filesystem;
+  std::map<fs::path, const char*> taken;
+  for (const OutputFile& file : files) {
+    if (file.name.empty()) continue;
+    const std::string problem = why_not_writable(file.name);
+    if (!problem.empty()) throw Error(fmt::format("cannot write {}: {}", file.name, problem));
+    std::error_code ignored;
+    if (fs::is_other(file.name, ignored)) continue;  // a terminal or a pipe takes them all
+    const auto [at, is_new] = taken.emplace(fs::weakly_canonical(file.name, ignored), file.option);
+    if (!is_new)
+      throw std::invalid_argument(fmt::format("{} and {} name one file, {}", at->second, file.option, file.name));
+  }
 }
 
 void ProgressBar::show(std::string_view what, std::int64_t done, std::int64_t total) {

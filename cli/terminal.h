@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <stop_token>
 #include <string>
@@ -41,8 +42,15 @@ void tell(std::string_view text);
 /// All of standard input, at most `most` bytes. Throws: tuiqiao::Error; Interrupted, also while it waits.
 std::string read_standard_input(std::size_t most, const std::stop_token& stop);
 
-/// Before the work that fills a file: throws tuiqiao::Error where it could not be written there. "" is no file.
-void check_writable(const std::string& file);
+/// A file that an option names for what the program writes; "" is none.
+struct OutputFile {
+  const char* option;
+  std::string name;
+};
+
+/// Before the work that fills them. Throws: tuiqiao::Error where one could not be written, std::invalid_argument where
+/// two are the same file.
+void check_outputs(std::initializer_list<OutputFile> files);
 
 /// A progress bar on stderr where that is a terminal; nothing elsewhere. Erases itself when its work is done.
 class ProgressBar {

@@ -155,8 +155,7 @@ int run(const Arguments& arguments, const std::stop_token& stop) {
       [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};
   if (!arguments.plot.empty() && !arguments.plot.ends_with(".svg"))
     throw std::invalid_argument(fmt::format("--plot {}: plots are written as .svg", arguments.plot));
-  if (arguments.out != "-") check_writable(arguments.out);
-  check_writable(arguments.plot);
+  check_outputs({{"--out", arguments.out != "-" ? arguments.out : ""}, {"--plot", arguments.plot}});
   const NpyArray input = input_of(arguments, stop);
   const std::string source = arguments.input.empty() || arguments.input == "-" ? "standard input" : arguments.input;
   if (input.shape.size() > 2)
