@@ -13,6 +13,10 @@ namespace tuiqiao::cli {
 
 void DeviceArguments::add_to(CLI::App& app) {
   app.add_option("--device", device, "cpu, or cuda:0 and so on where there is one [cpu]")->type_name("NAME");
+  add_threads_to(app);
+}
+
+void DeviceArguments::add_threads_to(CLI::App& app) {
   app.add_option("--threads", threads, "Processor threads, at most 512; 0 for all [0]")
       ->type_name("N")
       ->check(CLI::Range(0, 512));

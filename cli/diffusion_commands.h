@@ -30,6 +30,8 @@ struct DeviceArguments {
   int threads = 0;
 
   void add_to(CLI::App& app);
+  /// For commands that the CPU alone runs.
+  void add_threads_to(CLI::App& app);
   /// Settles threads; throws tuiqiao::Error where there is no such device.
   void settle() const;
 };

@@ -9,12 +9,14 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "chart_picture.h"
 #include "diffusion_commands.h"
 #include "diffusion_measure.h"
 #include "file_output.h"
 #include "terminal.h"
+#include "tuiqiao/error.h"
 
 namespace tuiqiao::cli {
 
@@ -65,7 +67,7 @@ class Comparison {
     tell_cost();
     measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
     for (const Measure::Way& way : ways_) {
-      for (const std::uint64_t seed : a_.seeds) evaluate(way, seed, opened);
+      for (const std::uint64_t seed : a_.seeds) evaluate(way, seed);
     }
     bar_.clear();
     print_table();
@@ -95,6 +97,10 @@ class Comparison {
     for (const double rho : a_.rhos) {
       if (!std::isfinite(rho)) throw std::invalid_argument(fmt::format("--rhos: {} is not finite", rho));
     }
+    a_.solution_images = std::min(a_.solution_images, a_.measure.count);
+    a_.sampler.check_belong(a_.samplers);
+    if (a_.solution_images > 0) solution_sigmas_ = solution_way().sampler.sigmas(opened);
+    std::set<std::string> planned;
     for (const std::string& name : a_.samplers) {
       const SamplerInfo& info = sampler_named(name);
       if (info.name == "adaptive") throw std::invalid_argument("--samplers: adaptive chooses its own evaluations");
@@ -104,7 +110,7 @@ class Comparison {
           way.sampler.sampler = name;
           way.sampler.steps = steps_of(info, nfe);
           way.sigmas = way.sampler.sigmas(opened);
-          ways_.push_back(std::move(way));
+          if (planned.insert(key(way, 0)).second) ways_.push_back(std::move(way));
         }
       }
     }
@@ -113,7 +119,17 @@ class Comparison {
   void load() {
     const json kept = kept_results(a_.out, settings_);
     if (kept.is_null()) return;
-    for (const json& row : kept["rows"]) rows_[row["key"]] = row;
+    for (const json& row : kept_list(a_.out, kept, "rows")) {
+      for (const char* field : {"key", "sampler"}) {
+        if (!row.contains(field) || !row.at(field).is_string())
+          throw Error(fmt::format("{}: a row has no {}", a_.out, field));
+      }
+      for (const char* field : {"nfe", "rho_bottom", "seed", "fd_fmnist", "kid"}) {
+        if (!row.contains(field) || !row.at(field).is_number())
+          throw Error(fmt::format("{}: a row has no {}", a_.out, field));
+      }
+      rows_[row.at("key")] = row;
+    }
   }
 
   void tell_cost() const {
@@ -131,19 +147,24 @@ class Comparison {
         left == 0 ? 0 : a_.solution_images * a_.solution_steps * static_cast<std::int64_t>(a_.seeds.size())));
   }
 
+  Measure::Way solution_way() const {
+    Measure::Way way{a_.sampler, {}, 1, 1};
+    way.sampler.sampler = "dpmpp-2m";
+    way.sampler.steps = a_.solution_steps;
+    return way;
+  }
+
   /// Of the ODE with plain skips, from the same noise.
-  const std::vector<double>& solution(std::uint64_t seed, const OpenedModel& opened) {
+  const std::vector<double>& solution(std::uint64_t seed) {
     if (!solutions_.contains(seed)) {
-      Measure::Way way{a_.sampler, {}, 1, 1};
-      way.sampler.sampler = "dpmpp-2m";
-      way.sampler.steps = a_.solution_steps;
-      way.sigmas = way.sampler.sigmas(opened);
+      Measure::Way way = solution_way();
+      way.sigmas = solution_sigmas_;
       solutions_[seed] = measure_->samples(way, seed, a_.solution_images, fmt::format("solution, seed {}", seed));
     }
     return solutions_.at(seed);
   }
 
-  void evaluate(const Measure::Way& way, std::uint64_t seed, const OpenedModel& opened) {
+  void evaluate(const Measure::Way& way, std::uint64_t seed) {
     const std::string name = key(way, seed);
     if (rows_.contains(name)) return;
     const SamplerInfo& info = sampler_named(way.sampler.sampler);
@@ -161,7 +182,7 @@ class Comparison {
     const bool deterministic =
         (!info.stochastic || a_.sampler.without_noise()) && a_.sampler.eta == 0 && a_.sampler.churn == 0;
     if (deterministic && a_.solution_images > 0) {
-      const std::vector<double>& exact = solution(seed, opened);
+      const std::vector<double>& exact = solution(seed);
       const std::size_t numbers = std::min(exact.size(), x.size());
       double sum = 0;
       for (std::size_t i = 0; i < numbers; ++i) sum += (x[i] - exact[i]) * (x[i] - exact[i]);
@@ -238,6 +259,7 @@ class Comparison {
   ProgressBar bar_;
   std::vector<Measure::Way> ways_;
   std::unique_ptr<Measure> measure_;
+  std::vector<double> solution_sigmas_;
   std::map<std::uint64_t, std::vector<double>> solutions_;
   ordered_json settings_;
   std::map<std::string, ordered_json> rows_;

@@ -48,7 +48,7 @@ struct Arguments {
   int variations = 4, scale = 2;
   std::int64_t batch = 64;
   std::uint64_t seed = 0;
-  bool as_json = false, sampler_given = false;
+  bool as_json = false, sampler_given = false, variations_given = false;
   DeviceArguments device;
 };
 
@@ -64,6 +64,7 @@ class Edit {
     model_.emplace(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !a_.grid.empty())
       throw std::invalid_argument("--grid shows images, which an analytic model has not");
+    if (by_flow() && a_.variations_given) throw std::invalid_argument("--variations: the flow has one answer");
     settle_sigmas();
     const Inputs data = read_inputs(a_.inputs, *model_);
     count_ = data.count;
@@ -135,6 +136,7 @@ class Edit {
     const HeldDenoiser held(*inner, {first, first + rows * size}, held_);
     const std::int64_t before = by_flow() ? nfe_ : 0;
     nfe_ = before + go("editing", held, sigmas_, from, rows, all, x);
+    held.hold(x);
   }
 
   /// Each row has the class of its datum.
@@ -240,8 +242,9 @@ Run add_diffusion_edit(CLI::App& app) {
       ->check(CLI::Range(1, 64));
   app.add_flag("--json", a.as_json, "Print one JSON object: n, variations, by, sigma, nfe, change_rms, peak_rss_bytes");
   a.device.add_to(app);
-  return [arguments, sampler = app.get_option("--sampler")](const std::stop_token& stop) {
-    arguments->sampler_given = sampler->count() > 0;
+  return [arguments, &app](const std::stop_token& stop) {
+    arguments->sampler_given = app.count("--sampler") > 0;
+    arguments->variations_given = app.count("--variations") > 0;
     return Edit(*arguments, stop)();
   };
 }

@@ -63,7 +63,8 @@ class Flow {
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
     if (info.stochastic || a_.sampler.eta > 0 || a_.sampler.churn > 0)
       throw std::invalid_argument(fmt::format("--sampler {}: the flow has no noise", info.name));
-    if (a_.sampler.schedule == "steps") a_.sampler.schedule = "log_sigma";
+    if (a_.sampler.schedule == "steps")
+      throw std::invalid_argument("--schedule steps ends at sigma 0, from where there is no way back");
     if (!(a_.sampler.sigma_min > 0)) a_.sampler.sigma_min = model_->schedule.sigma(1);
     falling_ = a_.sampler.sigmas(*model_);
     rising_.assign(falling_.rbegin(), falling_.rend());
@@ -201,6 +202,7 @@ void add_common(CLI::App& app, Arguments& a, const char* examples) {
   a.model.add_to(app);
   a.sampler.sampler = "heun";
   a.sampler.steps = 100;
+  a.sampler.schedule = "log_sigma";
   a.sampler.add_to(app);
   app.add_option("--batch", a.batch, "Data at once [64]")
       ->type_name("N")

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -14,6 +15,7 @@
 #include <stdexcept>
 
 #include "file_output.h"
+#include "json_excerpt.h"
 #include "tuiqiao/diffusion/images.h"
 #include "tuiqiao/diffusion/skip_tuning.h"
 
@@ -45,6 +47,10 @@ std::int64_t Measure::Way::evaluations() const {
 Measure::Measure(const MeasureArguments& arguments, const ModelArguments& model, const OpenedModel& opened,
                  const Progress& progress)
     : a_(arguments), arguments_(model), progress_(progress) {
+  constexpr std::int64_t kSide = Classifier::kSide;
+  if (opened.shape != std::vector<std::int64_t>{1, kSide, kSide})
+    throw Error(fmt::format("{}: makes images of {}; the classifier looks at 1 x {} x {}", model.model,
+                            fmt::join(opened.shape, " x "), kSide, kSide));
   classifier_.emplace(Classifier::load(a_.classifier));
   const DiffusionModel& network = *opened.network;
   model_ = std::make_unique<DiffusionModel>(
@@ -165,9 +171,18 @@ json kept_results(const std::string& file, const ordered_json& settings) {
     const json there = kept["settings"].value(name, json());
     if (there != json(value))
       throw Error(fmt::format("{}: holds results of another run, whose {} is {}, not {}; name another file", file, name,
-                              there.dump(), value.dump()));
+                              excerpt(there), excerpt(value)));
   }
   return kept;
+}
+
+const json& kept_list(const std::string& file, const json& kept, const char* name) {
+  const auto found = kept.find(name);
+  if (found == kept.end() || !found->is_array()) throw Error(fmt::format("{}: holds no list '{}'", file, name));
+  for (const json& entry : *found) {
+    if (!entry.is_object()) throw Error(fmt::format("{}: '{}' holds {}", file, name, excerpt(entry)));
+  }
+  return *found;
 }
 
 }  // namespace tuiqiao::cli

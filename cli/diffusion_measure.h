@@ -74,6 +74,8 @@ nlohmann::ordered_json settings_of(const MeasureArguments& measure, const ModelA
 /// What an earlier run with the same "settings" wrote there; null where there is none.
 /// Throws: tuiqiao::Error where they are others: what is there may have taken hours.
 nlohmann::json kept_results(const std::string& file, const nlohmann::ordered_json& settings);
+/// A list of objects in it. Throws: tuiqiao::Error where it is none.
+const nlohmann::json& kept_list(const std::string& file, const nlohmann::json& kept, const char* name);
 
 /// Steps of a sampler that take about `nfe` evaluations, the step to 0 being one.
 int steps_of(const SamplerInfo& sampler, int nfe);

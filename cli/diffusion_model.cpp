@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "file_output.h"
+#include "json_excerpt.h"
 #include "tuiqiao/diffusion/model.h"
 #include "tuiqiao/diffusion/skip_tuning.h"
 
@@ -31,19 +32,19 @@ Mixture read_mixture(const std::string& file) {
     std::vector<double> found;
     for (const json& entry : value) {
       if (!entry.is_number())
-        throw Error(fmt::format("{}: field '{}' holds {}, no number", file, name, entry.dump().substr(0, 40)));
+        throw Error(fmt::format("{}: field '{}' holds {}, no number", file, name, excerpt(entry)));
       found.push_back(entry.get<double>());
     }
     return found;
   };
-  const auto list = [&](const char* name) {
+  const auto list = [&](const char* name) -> const json& {
     if (!object.contains(name) || !object[name].is_array())
       throw Error(fmt::format("{}: field '{}' is no list", file, name));
     return object[name];
   };
   mixture.weights = numbers(list("weights"), "weights");
   mixture.stds = numbers(list("stds"), "stds");
-  const json means = list("means");
+  const json& means = list("means");
   for (std::size_t k = 0; k < means.size(); ++k) {
     if (!means[k].is_array()) throw Error(fmt::format("{}: means[{}] is no list", file, k));
     mixture.means.push_back(numbers(means[k], fmt::format("means[{}]", k)));
@@ -69,7 +70,12 @@ void set_skips(const ModelArguments& a, UNet& net) {
 
 }  // namespace
 
+bool ModelArguments::names_process() const {
+  return app_->count("--beta-schedule") > 0 || app_->count("--process-steps") > 0;
+}
+
 void ModelArguments::add_to(CLI::App& app) {
+  app_ = &app;
   app.add_option("--model", model,
                  "Folder of a network (config.json, diffusion_pytorch_model.safetensors, scheduler_config.json, or a "
                  "pipeline of diffusers), or analytic:FILE.json, an isotropic mixture {\"weights\": [..], \"means\": "
@@ -133,12 +139,15 @@ OpenedModel open_model(const ModelArguments& arguments, const std::string& devic
   if (arguments.model.starts_with(kAnalytic)) {
     if (!arguments.classes.empty()) throw std::invalid_argument("--class: an analytic model takes no classes");
     if (arguments.scales_skips()) throw std::invalid_argument("--rho and --freeu: an analytic model has no skips");
+    if (arguments.half) throw std::invalid_argument("--half: an analytic model has no convolutions");
     const auto betas = betas_of(beta_schedule_from_name(arguments.beta_schedule), arguments.process_steps);
     OpenedModel opened{
         nullptr, read_mixture(arguments.model.substr(kAnalytic.size())), Schedule::from_betas(betas), {}};
     opened.shape = {static_cast<std::int64_t>(opened.mixture->means.front().size())};
     return opened;
   }
+  if (arguments.names_process())
+    throw std::invalid_argument("--beta-schedule and --process-steps are of analytic models; a network has its own");
   const auto network = std::make_shared<DiffusionModel>(load_diffusion_model(arguments.model, at::Device(device)));
   network->net.set_half_convolutions(arguments.half);
   set_skips(arguments, network->net);

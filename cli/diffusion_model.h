@@ -29,9 +29,14 @@ struct ModelArguments {
   void add_to(CLI::App& app);
   /// For commands that set the skips by themselves.
   static void remove_skips(CLI::App& app);
+  /// Whether the process of an analytic model was given.
+  bool names_process() const;
   bool scales_skips() const { return !rho.empty() || !freeu.empty() || rho_bottom != 1 || rho_top != 1; }
   /// The classes of rows first to first + rows of a run.
   std::vector<std::int64_t> classes_of(std::int64_t first, std::int64_t rows) const;
+
+ private:
+  const CLI::App* app_ = nullptr;
 };
 
 /// A model that was opened, whatever it is.

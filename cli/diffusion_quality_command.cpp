@@ -134,7 +134,7 @@ Run add_diffusion_classifier(CLI::App& app) {
       ->type_name("R")
       ->check(CLI::PositiveNumber);
   app.add_option("--seed", a.options.seed, "Of weights, order and what is dropped [0]")->type_name("S");
-  a.device.add_to(app);
+  a.device.add_threads_to(app);
   return [arguments](const std::stop_token& stop) { return train_classifier(*arguments, stop); };
 }
 
@@ -153,7 +153,7 @@ Run add_diffusion_quality(CLI::App& app) {
       ->type_name("FILE");
   app.add_flag("--json", a.as_json,
                "Print one JSON object: samples, fd_fmnist, floor, floor_images, kid, kid_error, peak_rss_bytes");
-  a.device.add_to(app);
+  a.device.add_threads_to(app);
   return [arguments](const std::stop_token& stop) { return measure(*arguments, stop); };
 }
 

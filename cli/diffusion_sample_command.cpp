@@ -44,7 +44,7 @@ struct Arguments {
   std::string variance, initial_noise, out, grid, trajectory, data;
   std::int64_t variance_images = 512;
   double clip = -1;
-  bool noise_in_last_step = false, as_json = false;
+  bool noise_in_last_step = false, as_json = false, variance_images_given = false;
   DeviceArguments device;
 };
 
@@ -62,15 +62,19 @@ class SampleRun {
     if (!model_->is_image() && !(a_.grid.empty() && a_.trajectory.empty()))
       throw std::invalid_argument("--grid and --trajectory show images, which an analytic model has not");
     options_.clip = a_.clip < 0 ? model_->clip : a_.clip;
+    if (!takes_data() && (!a_.data.empty() || a_.variance_images_given))
+      throw std::invalid_argument("--data and --variance-images go with --variance optimal");
     if (is_ancestral()) {
       settle_ancestral();
     } else {
       settle_sampler();
     }
     initial_noise();
+    check_streams();
     estimate_variances();
     for (std::int64_t from = 0; from < a_.count; from += a_.batch) sample(from, std::min(a_.batch, a_.count - from));
     bar_.clear();
+    if (!a_.trajectory.empty() && seen_.empty()) throw std::invalid_argument("--trajectory: there is no step to show");
     write();
     return kDone;
   }
@@ -78,6 +82,15 @@ class SampleRun {
  private:
   bool is_ancestral() const { return a_.sampler.sampler == kAncestral; }
   bool is_adaptive() const { return a_.sampler.sampler == "adaptive"; }
+
+  bool takes_data() const { return is_ancestral() && a_.variance == name(Variance::optimal); }
+
+  /// Each image's noise has a stream of its own.
+  void check_streams() const {
+    constexpr std::uint64_t kStreams = std::uint64_t{1} << 32;
+    if (a_.first >= kStreams || static_cast<std::uint64_t>(a_.count) > kStreams - a_.first)
+      throw std::invalid_argument(fmt::format("--first {}: images are numbered below {}", a_.first, kStreams));
+  }
 
   void settle_ancestral() {
     a_.sampler.check_belong();
@@ -298,7 +311,10 @@ Run add_diffusion_sample(CLI::App& app) {
       ->check(CLI::Range(1, 64));
   app.add_flag("--json", a.as_json, "Print one JSON object: how it was sampled, evaluations, seconds, peak_rss_bytes");
   a.device.add_to(app);
-  return [arguments](const std::stop_token& stop) { return SampleRun(*arguments, stop)(); };
+  return [arguments, &app](const std::stop_token& stop) {
+    arguments->variance_images_given = app.count("--variance-images") > 0;
+    return SampleRun(*arguments, stop)();
+  };
 }
 
 }  // namespace tuiqiao::cli

@@ -3,6 +3,7 @@
 #include "diffusion_sampler_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -28,11 +29,14 @@ std::string list_of_samplers() {
   return text + "* stochastic: of moments (weak). Multistep methods: from exact first values.\n";
 }
 
-void SamplerArguments::check_belong() const {
-  const bool known = sampler != "ancestral";
-  const bool stochastic = known && sampler_named(sampler).stochastic;
+void SamplerArguments::check_belong() const { check_belong({sampler}); }
+
+void SamplerArguments::check_belong(const std::vector<std::string>& samplers) const {
+  const bool stochastic = std::any_of(samplers.begin(), samplers.end(), [](const std::string& name) {
+    return name != "ancestral" && sampler_named(name).stochastic;
+  });
   const auto is = [&](std::initializer_list<std::string_view> names) {
-    return std::find(names.begin(), names.end(), sampler) != names.end();
+    return std::find_first_of(names.begin(), names.end(), samplers.begin(), samplers.end()) != names.end();
   };
   const std::tuple<const char*, bool, const char*> options[] = {
       {"--eta", is({"ddim"}), "ddim"},
@@ -40,11 +44,14 @@ void SamplerArguments::check_belong() const {
       {"--predictor-only", is({"unipc"}), "unipc"},
       {"--churn", is({"heun"}), "heun"},
       {"--tolerance", is({"adaptive"}), "adaptive"},
+      {"--brownian", stochastic || is({"ddim", "ancestral"}), "samplers with noise"},
       {"--s-fraction", stochastic, "the SDE samplers"}};
   for (const auto& [name, belongs, whose] : options) {
     if (!belongs && app_->count(name) > 0)
-      throw std::invalid_argument(fmt::format("{} is of {}; --sampler {} has none", name, whose, sampler));
+      throw std::invalid_argument(
+          fmt::format("{} is of {}; --sampler {} has none", name, whose, fmt::join(samplers, ", ")));
   }
+  if (order > 3 && is({"unipc"})) throw std::invalid_argument("--order: unipc has 1 to 3");
 }
 
 void SamplerArguments::add_to(CLI::App& app) {
@@ -62,9 +69,11 @@ void SamplerArguments::add_to(CLI::App& app) {
       "Print names, orders and sources of all samplers, and end");
   option("--steps", steps, "N", "Steps; in steps of the process at most as many as those [50; of latents 100]")
       ->check(CLI::Range(1, 10000000));
-  option("--schedule", schedule, "NAME",
-         "Sigmas: the process's own steps, or uniform in log_sigma, karras (sigma^(1/7)), cosine (atan sigma) or time "
-         "[steps]");
+  option("--schedule", schedule, "NAME", "")
+      ->description(
+          "Sigmas: the process's own steps, or uniform in log_sigma, karras (sigma^(1/7)), cosine (atan sigma) "
+          "or time [" +
+          schedule + "]");
   option("--spacing", spacing, "NAME", "Which of its own steps: leading, trailing or linspace [the model's own]");
   option("--karras-rho", rho, "R", "Of --schedule karras [7]")->check(CLI::PositiveNumber);
   option("--sigma-max", sigma_max, "S", "Where other schedules begin [the process's last sigma]")
@@ -102,6 +111,8 @@ std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
   for (const auto& [name, value] : numbers) {
     if (!std::isfinite(value)) throw std::invalid_argument(fmt::format("{}: {} is not finite", name, value));
   }
+  if (schedule != "karras" && app_->count("--karras-rho") > 0)
+    throw std::invalid_argument("--karras-rho goes with --schedule karras");
   if (schedule == "steps") {
     if (sigma_min > 0 || sigma_max > 0)
       throw std::invalid_argument("--sigma-min and --sigma-max go with --schedule log_sigma, karras, cosine or time");

@@ -19,8 +19,9 @@ struct SamplerArguments {
   bool brownian = false, predictor_only = false;
 
   void add_to(CLI::App& app);
-  /// Throws: std::invalid_argument on an option that does nothing for the sampler.
+  /// Throws: std::invalid_argument on an option that does nothing for the sampler, or for any of these.
   void check_belong() const;
+  void check_belong(const std::vector<std::string>& samplers) const;
   /// Whether s is 0 all along.
   bool without_noise() const;
   /// Falling, from the process's last sigma or --sigma-max to 0 or --sigma-min.

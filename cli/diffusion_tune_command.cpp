@@ -14,6 +14,7 @@
 #include "diffusion_measure.h"
 #include "file_output.h"
 #include "terminal.h"
+#include "tuiqiao/error.h"
 
 namespace tuiqiao::cli {
 
@@ -57,6 +58,7 @@ class Tuning {
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
     if (info.name == "adaptive") throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");
+    a_.sampler.check_belong();
     a_.sampler.steps = steps_of(info, a_.nfe);
     way_ = {a_.sampler, a_.sampler.sigmas(opened), 1, a_.rho_top};
     settings_ = settings_of(a_.measure, a_.model, opened, a_.sampler);
@@ -101,7 +103,14 @@ class Tuning {
   void load() {
     const json kept = kept_results(a_.out, settings_);
     if (kept.is_null()) return;
-    for (const json& point : kept["points"]) known_[point["rho_bottom"]] = point["fd_fmnist"].get<Values>();
+    for (const json& point : kept_list(a_.out, kept, "points")) {
+      const json rho = point.value("rho_bottom", json()), values = point.value("fd_fmnist", json());
+      const auto is_number = [](const json& value) { return value.is_number(); };
+      if (!rho.is_number() || !values.is_array() || values.size() != a_.seeds.size() ||
+          !std::all_of(values.begin(), values.end(), is_number))
+        throw Error(fmt::format("{}: a point has no rho_bottom or no fd_fmnist of {} seeds", a_.out, a_.seeds.size()));
+      known_[rho] = values.get<Values>();
+    }
   }
 
   void save() const {

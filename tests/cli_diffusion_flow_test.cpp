@@ -143,9 +143,9 @@ TEST_F(DiffusionFlowCli, EncodesAndComesBack) {
 TEST_F(DiffusionFlowCli, EditsAndKeepsWhatAMaskHolds) {
   const std::string model = small_model();
   const auto edited = [&](const Arguments& more) {
-    Arguments all{"diffusion", "edit",        "--model",      model,       "--data",  path("bars.npy"),
-                  "-n",        "3",           "--variations", "2",         "--steps", "6",
-                  "--out",     path("e.npy"), "--json",       "--threads", "1"};
+    Arguments all{"diffusion", "edit", "--model", model,         "--data", path("bars.npy"), "-n", "3",
+                  "--steps",   "6",    "--out",   path("e.npy"), "--json", "--threads",      "1"};
+    if (std::find(more.begin(), more.end(), "flow") == more.end()) all.insert(all.end(), {"--variations", "2"});
     const Result result = run(changed(all, more));
     EXPECT_EQ(result.code, 0) << result.err;
     return std::pair{json::parse(result.out), read_npy(path("e.npy"))};
@@ -172,6 +172,14 @@ TEST_F(DiffusionFlowCli, EditsAndKeepsWhatAMaskHolds) {
     }
   }
   EXPECT_GT(change, 1);
+  // Also where the sampler clips, or stops while there is noise.
+  const double beyond = 1.5;
+  write("beyond.npy", npy_of(std::vector<double>(64, beyond), std::vector<std::int64_t>{1, 1, 8, 8}));
+  write("none.npy", npy_of(std::vector<double>(64, 0), std::vector<std::int64_t>{1, 1, 8, 8}));
+  const Result held = run({"diffusion", "edit", "--model", model, "--x", path("beyond.npy"), "--mask", path("none.npy"),
+                           "--sigma-min", "0.5", "--steps", "4", "--out", path("e.npy"), "--threads", "1"});
+  ASSERT_EQ(held.code, 0) << held.err;
+  for (const double value : read_npy(path("e.npy")).values) ASSERT_EQ(value, beyond);
   // The flow goes up and comes back, unless the way down differs.
   const Arguments by_flow{"--by", "flow", "--sampler", "heun", "--strength", "0.6", "--steps", "60"};
   const auto back = edited(by_flow);
@@ -179,10 +187,11 @@ TEST_F(DiffusionFlowCli, EditsAndKeepsWhatAMaskHolds) {
   EXPECT_LT(back.first["change_rms"].get<double>(), 0.02);
   const auto tuned = edited(changed(by_flow, {"--rho-bottom", "0.5"}));
   EXPECT_GT(tuned.first["change_rms"].get<double>(), 3 * back.first["change_rms"].get<double>());
-  expect_refused(
-      {"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--by", "flow", "--sampler", "sde"}, kUsage,
-      {"sde", "noise"});
-  expect_refused({"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--mask", path("bars.npy")},
+  expect_refused({"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--by", "flow", "--sampler", "sde",
+                  "--out", path("e.npy")},
+                 kUsage, {"sde", "noise"});
+  expect_refused({"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--mask", path("bars.npy"),
+                  "--out", path("e.npy")},
                  kBadInput, {"bars.npy", "shape"});
 }
 
@@ -265,6 +274,14 @@ TEST_F(DiffusionQualityCli, SearchesFactorsAndGoesOn) {
   const Result again = run(arguments);
   EXPECT_EQ(again.out, first.out);
   EXPECT_EQ(again.err.find("rho_bottom 0.800"), std::string::npos) << again.err;
+  expect_refused(changed(arguments, {"--churn", "1", "--eta", "0.5"}), kUsage, {"--eta is of ddim"});
+  json broken = told;
+  broken["points"][0]["fd_fmnist"] = json::array();
+  write("broken.json", broken.dump());
+  expect_refused(changed(arguments, {"--out", path("broken.json")}), kBadInput, {"broken.json", "1 seeds"});
+  ASSERT_EQ(run(train("run", "1")).code, 0);
+  expect_refused(changed(arguments, {"--model", path("run/model"), "--out", path("o.json")}), kBadInput,
+                 {"1 x 8 x 8", "28 x 28"});
 }
 
 TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
@@ -280,6 +297,21 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   const Result again = run(arguments);
   EXPECT_EQ(again.out, first.out);
   EXPECT_NE(again.err.find("8 measurements, 0 of them to do"), std::string::npos) << again.err;
+  // Two counts that are one for the sampler are measured once.
+  const Result once = run(changed(arguments, {"--samplers", "heun", "--nfe", "3,4", "--rhos", "1"}));
+  ASSERT_EQ(once.code, 0) << once.err;
+  EXPECT_NE(once.err.find("1 measurements, 1 of them to do"), std::string::npos) << once.err;
+  // What no sampler here, or the solution, cannot have is said before work begins.
+  expect_refused(changed(arguments, {"--tolerance", "1e-3"}), kUsage, {"--tolerance is of adaptive"});
+  expect_refused(changed(arguments, {"--schedule", "steps", "--solution-steps", "2000", "--out", path("f.json")}),
+                 kUsage, {"2000 steps of 1000"});
+  json broken = json::parse(content_of(path("few.json")));
+  broken["rows"][0].erase("kid");
+  write("broken.json", broken.dump());
+  expect_refused(changed(arguments, {"--out", path("broken.json")}), kBadInput, {"broken.json", "no kid"});
+  broken.erase("rows");
+  write("broken.json", broken.dump());
+  expect_refused(changed(arguments, {"--out", path("broken.json")}), kBadInput, {"broken.json", "'rows'"});
   // Other weights at the same place are another model.
   ASSERT_EQ(run(train("wide", "4", {"--data", path("wide.npy")})).code, 0);
   const std::string kept = content_of(path("few.json"));
@@ -306,6 +338,10 @@ TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
   expect_refused(
       {"diffusion", "interpolate", "--model", model, "--data", path("bars.npy"), "-n", "3", "--out", path("x")}, kUsage,
       {"pairs"});
+  expect_refused(changed(decode, {"--schedule", "steps", "--out", path("x.npy")}), kUsage, {"--schedule steps"});
+  expect_refused({"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--by", "flow", "--variations",
+                  "2", "--out", path("x.npy")},
+                 kUsage, {"--variations"});
   expect_refused(sample(model, {"--rho", "1,2"}), kUsage, {"2 factors", "4 skips"});
   expect_refused(sample(analytic(), {"--rho-bottom", "0.8"}), kUsage, {"skips"});
   expect_refused({"diffusion", "quality", "--samples", path("bars.npy"), "--classifier", path("none")}, kBadInput,

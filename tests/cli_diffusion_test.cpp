@@ -268,6 +268,10 @@ TEST_F(DiffusionCli, NamesWhatIsWrongWithSamplers) {
   expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "karras", "--sigma-min", "1000"}), kUsage,
                  {"sigma_min"});
   expect_refused(sample(analytic(), {"--sampler", "sde", "--s-fraction", "1.5"}), kUsage, {"--s-fraction"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--brownian"}), kUsage,
+                 {"--brownian is of samplers with noise"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "time", "--karras-rho", "5"}), kUsage,
+                 {"--karras-rho", "karras"});
 }
 
 TEST_F(DiffusionCli, NamesWhatIsWrongWithSampling) {
@@ -280,12 +284,20 @@ TEST_F(DiffusionCli, NamesWhatIsWrongWithSampling) {
   expect_refused(sample(model, {"--class", "1"}), kUsage, {"no classes"});
   expect_refused(sample(analytic(), {"--class", "1"}), kUsage, {"--class"});
   expect_refused(sample(analytic(), {"--grid", path("x.png")}), kUsage, {"--grid"});
+  expect_refused(sample(analytic(), {"--half"}), kUsage, {"--half"});
+  expect_refused(sample(model, {"--process-steps", "10"}), kUsage, {"--process-steps"});
+  expect_refused(sample(model, {"--data", path("bars.npy")}), kUsage, {"--data", "--variance optimal"});
+  expect_refused(sample(analytic(), {"--first", "4294967295", "-n", "2"}), kUsage, {"--first"});
+  expect_refused(sample(model, {"--sampler", "euler", "--schedule", "log_sigma", "--sigma-max", "1", "--sigma-min", "1",
+                                "--trajectory", path("t.png")}),
+                 kUsage, {"--trajectory"});
   expect_refused(sample(model, {"--initial-noise", path("bars.npy")}), kBadInput,
                  {"bars.npy", "[16, 8, 8]", "[N, 1, 8, 8]"});
   expect_refused(sample(path("none"), {}), kBadInput, {"none/config.json"});
   expect_refused(sample("analytic:" + path("none.json"), {}), kBadInput, {"none.json"});
   for (const auto& [text, problem] : std::vector<std::pair<std::string, std::string>>{
            {"[]", "no JSON object"},
+           {"{\"weights\": " + std::string(300000, '[') + std::string(300000, ']') + "}", "a list"},
            {R"({"weights": [1], "means": [[0]]})", "stds"},
            {R"({"weights": [1], "means": [0], "stds": [1]})", "means[0]"},
            {R"({"weights": ["a"], "means": [[0]], "stds": [1]})", "weights"},

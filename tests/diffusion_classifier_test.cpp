@@ -69,6 +69,10 @@ TEST_F(ClassifierTest, RefusesWhatItCannotRead) {
   wide.width = 14;
   wide.count *= 2;
   EXPECT_THROW(Classifier::train(wide, labels, {}), std::invalid_argument);
+  std::vector<std::uint8_t> eleven = labels;
+  eleven.back() = Classifier::kClasses;
+  EXPECT_THROW(Classifier::train(images, eleven, {}), std::invalid_argument);
+  EXPECT_THROW(Classifier::train(images, labels, {.epochs = 3, .batch = 5, .learning_rate = 1e30}), Error);
   labels.pop_back();
   EXPECT_THROW(Classifier::train(images, labels, {}), std::invalid_argument);
   EXPECT_THROW(Classifier::load(file), Error);

@@ -59,6 +59,7 @@ TEST(Units, AreBytesAndBack) {
   EXPECT_EQ(images_of(std::vector{-1.0, 1.0, 0.0, 0.5}, 1, 1, 2).values, (std::vector<std::uint8_t>{0, 255, 128, 191}));
   EXPECT_THROW(images_of(std::vector{1.0, 2.0, 3.0}, 1, 1, 2), std::invalid_argument);
   EXPECT_THROW(images_of({}, 1, 1, 2), std::invalid_argument);
+  EXPECT_THROW(images_of(std::vector{1.0}, 0, 1, 1), std::invalid_argument);
 }
 
 TEST_F(ImageFiles, PngGoesBothWays) {

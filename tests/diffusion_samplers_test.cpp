@@ -275,6 +275,11 @@ TEST(Samplers, TakeAnyGrid) {
     sample(info.name, mixture(), std::vector<double>{2, 1, 0.5, 0}, noise, options, once);
     sample(info.name, mixture(), std::vector<double>{2, 2, 1, 0.5, 0.5, 0, 0}, noise, options, twice);
     EXPECT_EQ(once, twice) << info.name;
+    // Nor do such as have one logarithm.
+    std::vector<double> near = kStart, apart = kStart;
+    sample(info.name, mixture(), std::vector<double>{80, std::nextafter(80, 0), 40}, noise, options, near);
+    sample(info.name, mixture(), std::vector<double>{80, 40}, noise, options, apart);
+    EXPECT_EQ(near, apart) << info.name;
     // Steps that differ by a factor of a million, and no step.
     std::vector<double> wild = kStart;
     sample(info.name, mixture(), std::vector<double>{1000, 999.999, 1, 1 - 1e-9, 1e-3, 0}, noise, options, wild);
@@ -306,6 +311,8 @@ TEST(Samplers, RefuseWhatTheyCannotDo) {
   refused("unipc", {2, 1}, {.order = 4});
   refused("adaptive", {2, 1}, {.tolerance = 0});
   refused("euler", {2, 1}, {.clip = NAN});
+  refused("heun", {2, 1}, {.churn = 1, .churn_noise = -1});
+  refused("heun", {2, 1}, {.churn = 1, .churn_noise = NAN});
   x.pop_back();
   EXPECT_THROW(sample("euler", mixture(), std::vector<double>{2, 1}, kNoNoise, {}, x), std::invalid_argument);
 }
@@ -331,6 +338,24 @@ TEST(HeldDenoiser, FitsTheRestToWhatIsKnown) {
   }
   EXPECT_THROW(HeldDenoiser(inner, {4, 0, 0}, {true, false}), std::invalid_argument);
   EXPECT_THROW(HeldDenoiser(inner, {4, 0}, {true}), std::invalid_argument);
+}
+
+TEST(HeldDenoiser, PredictsVariancesWhereTheOtherDoes) {
+  const auto answer = [](std::span<const double> x, double, std::span<double> output) {
+    std::copy(x.begin(), x.end(), output.begin());
+    std::fill(output.begin() + static_cast<std::ptrdiff_t>(x.size()), output.end(), 0.5);
+  };
+  const Schedule schedule = Schedule::from_betas(std::vector{0.1, 0.2});
+  const ModelDenoiser inner(answer, 2, schedule, Prediction::sample, true);
+  const HeldDenoiser held(inner, {4, 0}, {true, false});
+  ASSERT_TRUE(held.predicts_variance());
+  const std::vector<double> x{1, 2};
+  std::vector<double> clean(2), fraction(2);
+  held.denoise_with_variance(x, 1, clean, fraction);
+  EXPECT_EQ(clean[0], 4);
+  EXPECT_NEAR(clean[1], std::sqrt(2), 1e-12);
+  EXPECT_EQ(fraction, (std::vector{0.75, 0.75}));
+  EXPECT_THROW(ModelDenoiser(answer, 0, schedule, Prediction::sample), std::invalid_argument);
 }
 
 TEST(Grids, FallFromEndToEnd) {

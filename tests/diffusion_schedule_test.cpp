@@ -67,6 +67,7 @@ TEST(Schedule, RefusesWhatIsNone) {
   EXPECT_THROW(Schedule::from_signal([](double) { return 1.0; }, 5), std::invalid_argument);
   EXPECT_THROW(Schedule::from_signal([](double t) { return 0.5 - t; }, 5), std::invalid_argument);
   EXPECT_THROW(Schedule::from_signal([](double t) { return 1 - t; }, 5), std::invalid_argument);
+  EXPECT_THROW(Schedule::from_betas(std::vector<double>(1000, 0.999)), std::invalid_argument);  // no signal is left
   EXPECT_THROW(betas_of(BetaSchedule::linear, 0), std::invalid_argument);
   EXPECT_THROW(betas_of(BetaSchedule::linear, 10, 0.1, 1), std::invalid_argument);
   EXPECT_THROW(beta_schedule_from_name("cosine"), std::invalid_argument);
@@ -139,6 +140,9 @@ TEST(Noise, OfAnImageKnowsNoBatch) {
   image_noise(9, 100, 7)(4, all);
   image_noise(9, 102, 7)(4, some);
   for (std::size_t i = 0; i < some.size(); ++i) EXPECT_EQ(some[i], all[2 * 7 + i]);
+  some.pop_back();
+  EXPECT_THROW(image_noise(9, 102, 7)(4, some), std::invalid_argument);
+  EXPECT_THROW(image_noise(9, 102, 0)(4, some), std::invalid_argument);
 }
 
 TEST(Noise, RandomBelowIsUniform) {

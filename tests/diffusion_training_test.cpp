@@ -264,6 +264,15 @@ TEST_F(Training, StartsFromAnotherModel) {
 
   options.network.block_out_channels = {8, 8};
   EXPECT_THROW(trainer(options).start_from(before.net), std::invalid_argument);
+
+  // A setting that one of the two does not have.
+  TrainingOptions attends = small();
+  attends.network.add_attention = true;
+  attends.network.attention_head_dim = 8;
+  TrainingOptions grouped = attends;
+  grouped.network.attn_norm_num_groups = 4;
+  EXPECT_THROW(trainer(attends).start_from(UNet(grouped.network, 1)), std::invalid_argument);
+  EXPECT_THROW(trainer(grouped).start_from(UNet(attends.network, 1)), std::invalid_argument);
 }
 
 TEST_F(Training, RefusesWhatDoesNotFit) {
@@ -278,6 +287,8 @@ TEST_F(Training, RefusesWhatDoesNotFit) {
   refused([](TrainingOptions& o) { o.network.norm_num_groups = 3; });
   refused([](TrainingOptions& o) { o.network.block_out_channels = {8, 8, 8, 8, 8}; });
   refused([](TrainingOptions& o) { o.process.steps = 0; });
+  refused([](TrainingOptions& o) { o.process.steps = 200000; });  // no signal is left
+  refused([](TrainingOptions& o) { o.process.variance = Variance::learned_range; });
   refused([](TrainingOptions& o) { o.batch = 0; });
   refused([](TrainingOptions& o) { o.learning_rate = 0; });
   refused([](TrainingOptions& o) { o.learning_rate = 1e38; });
@@ -290,6 +301,12 @@ TEST_F(Training, RefusesWhatDoesNotFit) {
   EXPECT_THROW((Trainer{small(), none, at::kCPU}), std::invalid_argument);
   const Images odd{1, 1, 7, 8, std::vector<std::uint8_t>(56)};
   EXPECT_THROW((Trainer{small(), odd, at::kCPU}), std::invalid_argument);
+  // A network without the variances that its process has.
+  DiffusionModel model = trainer(small()).averaged();
+  model.process.variance = Variance::learned_range;
+  EXPECT_THROW(validation_loss(model, Weighting::epsilon, images, 4, 1, 1), std::invalid_argument);
+  std::vector<double> x(64), clean(64);
+  EXPECT_THROW(denoiser_of(model)->denoise(x, 1, clean), std::invalid_argument);
 }
 
 TEST_F(Training, NamesWhatDiffersInAState) {
@@ -359,6 +376,21 @@ TEST_F(Training, NamesTheFieldOfAProcessThatIsWrong) {
   wrong("clip_sample_range", -1);
   wrong("trained_betas", {0.1, "x"});
   wrong("trained_betas", {0.1, 1.5});
+  const auto refused = [&](const std::string& text, const std::string& problem) {
+    std::ofstream(file) << text;
+    try {
+      read_process_config(file);
+      ADD_FAILURE() << "read: " << problem;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.what(), file.string() + ": " + problem);
+    }
+  };
+  nlohmann::json faded = right;
+  faded["num_train_timesteps"] = 200000;
+  refused(faded.dump(), "nothing is left of the signal after 200000 steps");
+  const std::string deep = std::string(300000, '[') + std::string(300000, ']');
+  refused("{\"beta_start\": " + deep + "}", "field 'beta_start' has a value of a wrong type: a list");
+  refused("{\"trained_betas\": " + deep + "}", "field 'trained_betas' holds nan; numbers in (0, 1) is wanted");
 }
 
 }  // namespace

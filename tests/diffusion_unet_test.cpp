@@ -254,6 +254,10 @@ TEST_F(Unet, NamesTheFieldThatIsWrong) {
   wrong("sample_size", {8, -8});
   wrong("sample_size", 1 << 24);
   copy("plain");
+  // Too deep for recursion.
+  std::ofstream(folder / "config.json") << "{\"in_channels\":" << std::string(300000, '[') << std::string(300000, ']')
+                                        << "}";
+  expect_refused({"in_channels", "a list"});
   std::ofstream(folder / "config.json") << "{\"in_channels\": 1";
   expect_refused({"no JSON object"});
   std::ofstream(folder / "config.json") << "[]";
@@ -268,6 +272,9 @@ TEST_F(Unet, NamesTheTensorThatIsWrong) {
   expect_refused({"diffusion_pytorch_model.safetensors", "down_blocks.1", "shape"});
   copy("plain");
   change_config([](nlohmann::json& config) { config["layers_per_block"] = 3; });
+  expect_refused({"down_blocks.0.resnets.2", "missing"});
+  copy("plain");  // each is looked for, not the last alone
+  change_config([](nlohmann::json& config) { config["layers_per_block"] = 64; });
   expect_refused({"down_blocks.0.resnets.2", "missing"});
   copy("plain");  // refused before memory is asked for: this would be 300 GB
   change_config([](nlohmann::json& config) { config["block_out_channels"] = {1 << 16, 1 << 16}; });
@@ -297,6 +304,7 @@ TEST_F(Unet, RefusesWrongInput) {
   EXPECT_THROW(plain.forward(at::zeros({2, 3, 4, 4}), t), std::invalid_argument);
   EXPECT_THROW(plain.forward(at::zeros({1, 4, 4}), t), std::invalid_argument);
   EXPECT_THROW(plain.forward(x, at::zeros({3})), std::invalid_argument);
+  EXPECT_THROW(plain.forward(at::zeros({0, 1, 4, 4}), at::zeros({0})), std::invalid_argument);
   EXPECT_THROW(plain.forward(x, t, label), std::invalid_argument);
   EXPECT_THROW(classes.forward(x, t), std::invalid_argument);
   EXPECT_THROW(classes.forward(x, t, at::zeros({3})), std::invalid_argument);

@@ -28,7 +28,7 @@ void check(const Denoiser& denoiser, const Schedule& schedule, std::span<const i
       refuse(fmt::format("step {} outside [1, {}]", steps[i], schedule.steps()));
     if (i > 0 && steps[i] >= steps[i - 1]) refuse(fmt::format("step {} after {}", steps[i], steps[i - 1]));
   }
-  if (x.size() % static_cast<std::size_t>(denoiser.size()) != 0)
+  if (denoiser.size() < 1 || x.size() % static_cast<std::size_t>(denoiser.size()) != 0)
     refuse(fmt::format("{} numbers are no rows of {}", x.size(), denoiser.size()));
   if (!(options.clip >= 0)) refuse(fmt::format("clip = {} is negative", options.clip));
   if (options.variance == Variance::learned_range && !denoiser.predicts_variance())
@@ -92,14 +92,14 @@ std::vector<double> mean_square_errors(const Denoiser& denoiser, const Schedule&
                                        std::span<const double> data, int draws, std::uint64_t seed, std::int64_t batch,
                                        const Progress& progress, double clip) {
   const auto width = static_cast<std::size_t>(denoiser.size());
-  if (data.empty() || data.size() % width != 0 || draws < 1 || batch < 1)
+  if (width < 1 || data.empty() || data.size() % width != 0 || draws < 1 || batch < 1)
     throw std::invalid_argument(fmt::format("[mean_square_errors] {} numbers as rows of {}, {} draws, batches of {}",
                                             data.size(), width, draws, batch));
   for (const int step : steps) {
     if (step < 1 || step > schedule.steps())
       throw std::invalid_argument(fmt::format("[mean_square_errors] step {} outside [1, {}]", step, schedule.steps()));
   }
-  const std::size_t part = static_cast<std::size_t>(batch) * width;
+  const std::size_t part = std::min(static_cast<std::size_t>(batch), data.size() / width) * width;
   std::vector<double> errors, noisy(part), clean(part);
   for (std::size_t n = 0; n < steps.size(); ++n) {
     progress.step("estimating variances", static_cast<std::int64_t>(n), static_cast<std::int64_t>(steps.size()));

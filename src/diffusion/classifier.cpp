@@ -14,6 +14,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "diffusion/adam.h"
 #include "file_output.h"
 #include "safetensors.h"
 #include "tuiqiao/diffusion/noise.h"
@@ -27,7 +28,7 @@ using at::Tensor;
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kBatch = 500;  // of images that are only looked at
-constexpr double kWeightDecay = 0.01, kBeta1 = 0.9, kBeta2 = 0.999;
+constexpr double kWeightDecay = 0.01;
 
 constexpr std::array<const char*, 8> kNames{"conv1.bias",    "conv1.weight",    "conv2.bias",   "conv2.weight",
                                             "features.bias", "features.weight", "classes.bias", "classes.weight"};
@@ -135,12 +136,14 @@ Classifier Classifier::train(const Images& images, std::span<const std::uint8_t>
   check("train_classifier", images);
   if (static_cast<std::size_t>(images.count) != labels.size() || images.count < 1)
     throw std::invalid_argument(fmt::format("[train_classifier] {} images, {} labels", images.count, labels.size()));
+  if (const auto most = std::max_element(labels.begin(), labels.end()); *most >= kClasses)
+    throw std::invalid_argument(fmt::format("[train_classifier] label {} of {} classes", *most, kClasses));
   if (options.epochs < 1 || options.batch < 1 || !(options.learning_rate > 0) ||
       !(options.dropout >= 0 && options.dropout < 1))
     throw std::invalid_argument(fmt::format("[train_classifier] {} epochs, batches of {}, rate {}, dropout {}",
                                             options.epochs, options.batch, options.learning_rate, options.dropout));
   auto parts = std::make_unique<Parts>();
-  std::vector<Tensor> means, squares;
+  AdamW adam;
   for (std::size_t i = 0; i < kNames.size(); ++i) {  // He's initialisation
     const auto& shape = shapes().at(kNames[i]);
     Tensor tensor = at::zeros(shape, at::kFloat);
@@ -151,9 +154,8 @@ Classifier Classifier::train(const Images& images, std::span<const std::uint8_t>
       for (std::size_t j = 0; j < normal.size(); ++j)
         tensor.data_ptr<float>()[j] = static_cast<float>(scale * normal[j]);
     }
+    adam.add(tensor);
     parts->weights[kNames[i]] = tensor.requires_grad_(true);
-    means.push_back(at::zeros(shape, at::kFloat));
-    squares.push_back(at::zeros(shape, at::kFloat));
   }
   at::manual_seed(options.seed);
   const std::int64_t batches = (images.count + options.batch - 1) / options.batch, steps = batches * options.epochs;
@@ -174,18 +176,15 @@ Classifier Classifier::train(const Images& images, std::span<const std::uint8_t>
       truth.data_ptr<std::int64_t>()[r] = labels[static_cast<std::size_t>(rows[r])];
     }
     const Tensor features = at::dropout(parts->features(batch_of(images, rows)), options.dropout, true);
-    at::cross_entropy_loss(parts->logits(features), truth).backward();
+    const Tensor loss = at::cross_entropy_loss(parts->logits(features), truth);
+    if (!std::isfinite(loss.item<double>())) throw Error(fmt::format("the loss is not finite at step {}", step + 1));
+    loss.backward();
     const c10::NoGradGuard no_grad;
     const double rate = options.learning_rate / 2 *
                         (1 + std::cos(std::numbers::pi * static_cast<double>(step) / static_cast<double>(steps)));
-    const double bias1 = 1 - std::pow(kBeta1, step + 1), bias2 = 1 - std::pow(kBeta2, step + 1);
-    for (std::size_t i = 0; i < kNames.size(); ++i) {  // AdamW
+    for (std::size_t i = 0; i < kNames.size(); ++i) {
       Tensor& weight = parts->weights.at(kNames[i]);
-      const Tensor gradient = weight.grad();
-      means[i].mul_(kBeta1).add_(gradient, 1 - kBeta1);
-      squares[i].mul_(kBeta2).addcmul_(gradient, gradient, 1 - kBeta2);
-      if (weight.dim() > 1) weight.mul_(1 - rate * kWeightDecay);
-      weight.addcdiv_(means[i], (squares[i] / bias2).sqrt_().add_(1e-8), -rate / bias1);
+      adam.update(i, weight, weight.grad(), step + 1, {.learning = rate, .weight_decay = kWeightDecay});
       weight.mutable_grad() = Tensor();
     }
   }

@@ -40,7 +40,9 @@ ModelDenoiser::ModelDenoiser(Model model, std::int64_t size, Schedule schedule, 
       size_(size),
       schedule_(std::move(schedule)),
       prediction_(prediction),
-      variance_(variance) {}
+      variance_(variance) {
+  if (size_ < 1) throw std::invalid_argument(fmt::format("[ModelDenoiser] data of {} numbers", size_));
+}
 
 void ModelDenoiser::evaluate(std::span<const double> x, double sigma, std::span<double> denoised,
                              std::span<double> fraction) const {
@@ -88,17 +90,32 @@ double CountingDenoiser::now() {
 HeldDenoiser::HeldDenoiser(const Denoiser& inner, std::vector<double> known, std::vector<bool> held)
     : inner_(inner), known_(std::move(known)), held_(std::move(held)) {
   const auto size = static_cast<std::size_t>(inner_.size());
-  if (held_.size() != size || known_.empty() || known_.size() % size != 0)
+  if (size < 1 || held_.size() != size || known_.empty() || known_.size() % size != 0)
     throw std::invalid_argument(
         fmt::format("[HeldDenoiser] {} known numbers and {} flags for data of {}", known_.size(), held_.size(), size));
 }
 
-void HeldDenoiser::denoise(std::span<const double> x, double sigma, std::span<double> denoised) const {
+void HeldDenoiser::check(std::span<const double> x) const {
   if (x.size() != known_.size())
     throw std::invalid_argument(fmt::format("[HeldDenoiser] {} numbers where {} are known", x.size(), known_.size()));
+}
+
+void HeldDenoiser::denoise(std::span<const double> x, double sigma, std::span<double> denoised) const {
+  check(x);
   inner_.denoise(x, sigma, denoised);
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    if (held_[i % held_.size()]) denoised[i] = known_[i];
+  hold(denoised);
+}
+
+void HeldDenoiser::denoise_with_variance(std::span<const double> x, double sigma, std::span<double> denoised,
+                                         std::span<double> fraction) const {
+  check(x);
+  inner_.denoise_with_variance(x, sigma, denoised, fraction);
+  hold(denoised);
+}
+
+void HeldDenoiser::hold(std::span<double> values) const {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (held_[i % held_.size()]) values[i] = known_[i];
   }
 }
 

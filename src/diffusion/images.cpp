@@ -181,7 +181,8 @@ Images image_grid(const Images& images, int columns, int scale) {
 
 Images images_of(std::span<const double> units, std::int64_t channels, std::int64_t height, std::int64_t width) {
   Images images{0, channels, height, width, {}};
-  if (units.empty() || static_cast<std::int64_t>(units.size()) % images.size() != 0)
+  if (units.empty() || channels < 1 || height < 1 || width < 1 ||
+      static_cast<std::int64_t>(units.size()) % images.size() != 0)
     throw std::invalid_argument(fmt::format("[images_of] {} numbers as images of {}", units.size(), images.size()));
   images.count = static_cast<std::int64_t>(units.size()) / images.size();
   for (const double unit : units) images.values.push_back(byte_of(unit));

@@ -16,6 +16,7 @@
 
 #include "diffusion/parts.h"
 #include "file_output.h"
+#include "json_excerpt.h"
 
 namespace tuiqiao {
 
@@ -31,8 +32,7 @@ T field(const fs::path& file, const json& object, const char* name, T otherwise,
   const auto it = object.find(name);
   if (it == object.end() || it->is_null()) return otherwise;
   if (!((*it).*is)())
-    throw Error(
-        fmt::format("{}: field '{}' has a value of a wrong type: {}", file.string(), name, it->dump().substr(0, 60)));
+    throw Error(fmt::format("{}: field '{}' has a value of a wrong type: {}", file.string(), name, excerpt(*it)));
   return it->get<T>();
 }
 
@@ -106,8 +106,12 @@ ProcessConfig read_process_config(const fs::path& file) {
   c.steps = static_cast<int>(std::clamp<std::int64_t>(steps, 0, std::numeric_limits<int>::max()));
   c.beta_start = number("beta_start", c.beta_start);
   c.beta_end = number("beta_end", c.beta_end);
-  for (const json& beta : field<json>(file, object, "trained_betas", json::array(), &json::is_array))
-    c.trained_betas.push_back(beta.is_number() ? beta.get<double>() : std::nan(""));
+  if (const auto betas = object.find("trained_betas"); betas != object.end() && !betas->is_null()) {
+    if (!betas->is_array())
+      throw Error(
+          fmt::format("{}: field 'trained_betas' has a value of a wrong type: {}", file.string(), excerpt(*betas)));
+    for (const json& beta : *betas) c.trained_betas.push_back(beta.is_number() ? beta.get<double>() : std::nan(""));
+  }
   if (c.trained_betas.empty())
     c.beta_schedule = named(file, "beta_schedule", text("beta_schedule", "linear"), beta_schedule_from_name);
   c.prediction = named(file, "prediction_type", text("prediction_type", "epsilon"), prediction_from_name);
@@ -116,6 +120,12 @@ ProcessConfig read_process_config(const fs::path& file) {
   c.clip = field<bool>(file, object, "clip_sample", true, &json::is_boolean) ? number("clip_sample_range", 1) : 0;
   check_process(file, c);
   if (!c.trained_betas.empty()) c.steps = static_cast<int>(c.trained_betas.size());
+  try {
+    c.schedule();
+  } catch (const std::invalid_argument& error) {
+    const std::string_view problem = error.what();
+    throw Error(fmt::format("{}: {}", file.string(), problem.substr(problem.find("] ") + 2)));
+  }
   return c;
 }
 
@@ -203,6 +213,9 @@ std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<s
       const auto labels = classes.empty() ? std::span<const std::int64_t>() : std::span(classes).subspan(from, count);
       const at::Tensor in = images_tensor(model, x.subspan(from * size, count * size));
       const at::Tensor out = answer(model, in, step, labels).cpu().contiguous();
+      if (static_cast<std::size_t>(out.numel()) != count * made)
+        throw std::invalid_argument(fmt::format("[denoiser_of] a network of {} channels to {}, with{} variances",
+                                                in.size(1), out.size(1), made > size ? "" : "out"));
       std::copy_n(out.data_ptr<float>(), count * made, output.begin() + static_cast<std::ptrdiff_t>(from * made));
     });
   };

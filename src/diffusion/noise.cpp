@@ -55,6 +55,8 @@ std::uint64_t random_below(std::uint64_t seed, std::uint64_t stream, std::uint64
 NoiseSource image_noise(std::uint64_t seed, std::uint64_t first, std::int64_t size) {
   return [=](std::uint64_t draw, std::span<double> values) {
     const auto width = static_cast<std::size_t>(size);
+    if (size < 1 || values.size() % width != 0)
+      throw std::invalid_argument(fmt::format("[image_noise] {} numbers are no rows of {}", values.size(), size));
     for (std::size_t i = 0; i * width < values.size(); ++i)
       fill_normal(seed, first + i, draw, values.subspan(i * width, width));
   };

@@ -27,6 +27,8 @@ Schedule Schedule::from_betas(std::span<const double> betas) {
           fmt::format("[Schedule] beta = {} of step {} is not within (0, 1)", beta, log_signal_squared.size()));
     log_signal_squared.push_back(log_signal_squared.back() + std::log1p(-beta));
   }
+  if (!(std::exp(log_signal_squared.back() / 2) > 0))
+    throw std::invalid_argument(fmt::format("[Schedule] nothing is left of the signal after {} steps", betas.size()));
   return Schedule(std::move(log_signal_squared));
 }
 

@@ -49,14 +49,24 @@ class SkipTunedDenoiser : public Denoiser {
 
   std::int64_t size() const override { return inner_->size(); }
   void denoise(std::span<const double> x, double sigma, std::span<double> denoised) const override {
+    scale(sigma);
+    inner_->denoise(x, sigma, denoised);
+  }
+  bool predicts_variance() const override { return inner_->predicts_variance(); }
+  void denoise_with_variance(std::span<const double> x, double sigma, std::span<double> denoised,
+                             std::span<double> fraction) const override {
+    scale(sigma);
+    inner_->denoise_with_variance(x, sigma, denoised, fraction);
+  }
+
+ private:
+  void scale(double sigma) const {
     const double strength = tuning_.strength ? tuning_.strength(sigma) : 1;
     std::vector<double> factors = factors_;
     for (double& factor : factors) factor = 1 + strength * (factor - 1);
     model_.net.set_join(scaled_join(std::move(factors)));
-    inner_->denoise(x, sigma, denoised);
   }
 
- private:
   DiffusionModel& model_;
   SkipTuning tuning_;
   std::vector<double> factors_;

@@ -19,10 +19,14 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
+#include <set>
 #include <stdexcept>
 
+#include "diffusion/adam.h"
 #include "diffusion/parts.h"
 #include "file_output.h"
+#include "json_excerpt.h"
 #include "safetensors.h"
 #include "tuiqiao/diffusion/noise.h"
 
@@ -51,6 +55,7 @@ void check(const TrainingOptions& o, const Images& images) {
     refuse(fmt::format("images of {} x {} do not halve {} times: take fewer levels of channels", images.height,
                        images.width, o.network.block_out_channels.size() - 1));
   if (o.network.has_classes()) refuse("networks with classes are not trained");
+  if (o.process.variance == Variance::learned_range) refuse("variances are not trained");
   if (o.network.time_embedding_type != "positional") refuse("time embeddings other than 'positional' are not trained");
   if (o.batch < 1 || o.batch > (1 << 20)) refuse(fmt::format("batch = {}", o.batch));
   if (!(o.learning_rate > 0 && o.learning_rate <= 1e30))
@@ -137,29 +142,20 @@ class Batch {
   Tensor x_, target_, times_, weights_;
 };
 
-/// AdamW with a norm limit on gradients.
-struct Adam {
-  std::vector<Tensor> mean, square;
-
-  explicit Adam(const std::vector<std::pair<std::string, Tensor>>& parameters) {
-    for (const auto& [name, tensor] : parameters) {
-      mean.push_back(at::zeros_like(tensor));
-      square.push_back(at::zeros_like(tensor));
+/// The first key whose values differ, one that only one of them has included.
+std::optional<std::string> first_difference(const ordered_json& a, const ordered_json& b,
+                                            const std::set<std::string>& but = {}) {
+  for (const ordered_json* side : {&a, &b}) {
+    for (const auto& [key, value] : side->items()) {
+      if (!but.contains(key) && (!a.contains(key) || !b.contains(key) || a.at(key) != b.at(key))) return key;
     }
   }
+  return std::nullopt;
+}
 
-  void update(std::size_t i, const Tensor& weight, std::int64_t step, double rate, double gradient_scale,
-              const TrainingOptions& o) {
-    const double bias1 = 1 - std::pow(o.beta1, static_cast<double>(step));
-    const double bias2 = 1 - std::pow(o.beta2, static_cast<double>(step));
-    const Tensor gradient = weight.grad() * gradient_scale;
-    mean[i].mul_(o.beta1).add_(gradient, 1 - o.beta1);
-    square[i].mul_(o.beta2).addcmul_(gradient, gradient, 1 - o.beta2);
-    if (weight.dim() > 1) weight.mul_(1 - rate * o.weight_decay);
-    constexpr double kEpsilon = 1e-8;
-    weight.addcdiv_(mean[i], (square[i] / bias2).sqrt_().add_(kEpsilon), -rate / bias1);
-  }
-};
+std::string told(const ordered_json& of, const std::string& key) {
+  return of.contains(key) ? excerpt(of.at(key)) : "nothing";
+}
 
 std::span<const float> numbers_of(const Tensor& tensor) {
   return {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())};
@@ -194,9 +190,13 @@ struct Trainer::State {
         device(device_),
         schedule(options_.process.schedule()),
         net(options_.network, options_.seed),
-        average(net.clone()),
-        adam((net.to(device), average.to(device), net.parameters())) {
-    for (const auto& [name, tensor] : net.parameters()) tensor.requires_grad_(true);
+        average(net.clone()) {
+    net.to(device);
+    average.to(device);
+    for (const auto& [name, tensor] : net.parameters()) {
+      adam.add(tensor);
+      tensor.requires_grad_(true);
+    }
     net.set_half_convolutions(options.half);
   }
 
@@ -252,7 +252,7 @@ struct Trainer::State {
   at::Device device;
   Schedule schedule;
   UNet net, average;
-  Adam adam;
+  AdamW adam;
   std::int64_t step = 0;
   std::int64_t shuffled_epoch = -1;
   std::vector<std::int64_t> order;
@@ -278,10 +278,8 @@ void Trainer::start_from(const UNet& net) {
   if (s.step > 0) refuse(fmt::format("{} steps are done already", s.step));
   const ordered_json mine = ordered_json::parse(unet_config_text(s.options.network));
   const ordered_json given = ordered_json::parse(unet_config_text(net.config()));
-  for (const auto& [key, value] : mine.items()) {
-    if (key != "sample_size" && key != "dropout" && given[key] != value)
-      refuse(fmt::format("{} is {}, not {}", key, given[key].dump(), value.dump()));
-  }
+  if (const auto key = first_difference(mine, given, {"sample_size", "dropout"}))
+    refuse(fmt::format("{} is {}, not {}", *key, told(given, *key), told(mine, *key)));
   const c10::NoGradGuard no_grad;
   for (std::size_t i = 0; i < net.parameters().size(); ++i) {
     s.net.parameters()[i].second.copy_(net.parameters()[i].second);
@@ -322,7 +320,8 @@ TrainingStep Trainer::step() {
   const double keep = std::min(o.ema, (1.0 + static_cast<double>(s.step)) / (10.0 + static_cast<double>(s.step)));
   s.for_each_parameter([&](std::size_t i) {
     const Tensor& weight = s.net.parameters()[i].second;
-    s.adam.update(i, weight, report.step, report.learning_rate, shorten ? o.clip_norm / report.gradient_norm : 1, o);
+    const Tensor gradient = weight.grad() * (shorten ? o.clip_norm / report.gradient_norm : 1);
+    s.adam.update(i, weight, gradient, report.step, {report.learning_rate, o.beta1, o.beta2, o.weight_decay});
     s.average.parameters()[i].second.lerp_(weight, 1 - keep);
   });
   s.step = report.step;
@@ -341,8 +340,8 @@ void Trainer::save(const std::filesystem::path& file) const {
     const auto& [name, tensor] = s.net.parameters()[i];
     add("weight." + name, tensor);
     add("average." + name, s.average.parameters()[i].second);
-    add("adam_mean." + name, s.adam.mean[i]);
-    add("adam_square." + name, s.adam.square[i]);
+    add("adam_mean." + name, s.adam.mean(i));
+    add("adam_square." + name, s.adam.square(i));
   }
   write_file_atomically(file, safetensors_of(tensors, {{"step", std::to_string(s.step)},
                                                        {"options", as_json(s.options, s.images).dump()}}));
@@ -355,14 +354,12 @@ void Trainer::load(const std::filesystem::path& file) {
   if (!saved.metadata().contains("options") || !saved.metadata().contains("step")) refuse("no state of training");
   ordered_json was = ordered_json::parse(saved.metadata().at("options"), nullptr, false);
   const ordered_json wanted = as_json(s.options, s.images);
+  if (!was.is_object()) refuse("its options are no JSON object");
   // Of states from before these were kept:
-  if (was.is_object() && !was.contains("half")) was["half"] = false;
-  if (was.is_object() && !was.contains("pixels")) was["pixels"] = wanted["pixels"];
-  for (const auto& [key, value] : wanted.items()) {
-    if (!was.is_object() || !was.contains(key) || was[key] != value)
-      refuse(fmt::format("was trained with {} = {}, not {}", key,
-                         was.is_object() && was.contains(key) ? was[key].dump() : "nothing", value.dump()));
-  }
+  if (!was.contains("half")) was["half"] = false;
+  if (!was.contains("pixels")) was["pixels"] = wanted["pixels"];
+  if (const auto key = first_difference(wanted, was))
+    refuse(fmt::format("was trained with {} = {}, not {}", key->substr(0, 60), told(was, *key), told(wanted, *key)));
   const std::string& text = saved.metadata().at("step");
   constexpr std::int64_t kMostSteps = std::int64_t{1} << 40;
   std::int64_t step = -1;
@@ -374,8 +371,8 @@ void Trainer::load(const std::filesystem::path& file) {
     const auto& [name, tensor] = s.net.parameters()[i];
     all.emplace_back("weight." + name, tensor);
     all.emplace_back("average." + name, s.average.parameters()[i].second);
-    all.emplace_back("adam_mean." + name, s.adam.mean[i]);
-    all.emplace_back("adam_square." + name, s.adam.square[i]);
+    all.emplace_back("adam_mean." + name, s.adam.mean(i));
+    all.emplace_back("adam_square." + name, s.adam.square(i));
   }
   for (const auto& [name, into] : all) {  // all are looked at before the first is taken
     if (saved.at(name).shape != into.sizes().vec()) refuse(fmt::format("tensor '{}' has another shape", name));
@@ -411,6 +408,8 @@ double validation_loss(const DiffusionModel& model, Weighting weighting, const I
   if (images.size() != model.size() || count < 1 || draws < 1)
     throw std::invalid_argument(fmt::format("[validation_loss] {} images of {} numbers, {} draws, for a model of {}",
                                             count, images.size(), draws, model.size()));
+  if (model.process.variance == Variance::learned_range)
+    throw std::invalid_argument("[validation_loss] the model predicts variances too");
   const Schedule schedule = model.process.schedule();
   const c10::NoGradGuard no_grad;
   double sum = 0;

@@ -214,6 +214,7 @@ Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& classes) co
   if (x.size(2) < unit || x.size(3) < unit || x.size(2) % unit != 0 || x.size(3) % unit != 0)
     throw std::invalid_argument(
         fmt::format("[UNet] images of {} x {}; the sides must be multiples of {}", x.size(2), x.size(3), unit));
+  if (x.size(0) < 1) throw std::invalid_argument("[UNet] no images");
   if (t.dim() != 1 || t.size(0) != x.size(0))
     throw std::invalid_argument(
         fmt::format("[UNet] t of shape [{}] for {} images", fmt::join(shape_of(t), ", "), x.size(0)));
@@ -307,8 +308,11 @@ void check_sizes(const UNetConfig& config, const SafetensorsFile& weights, const
   expect("conv_out.weight", {config.out_channels, config.block_out_channels.front(), 3, 3});
   for (std::size_t level = 0; level < config.block_out_channels.size(); ++level) {
     const int channels = config.block_out_channels[level];
-    expect(fmt::format("down_blocks.{}.resnets.{}.conv2.weight", level, config.layers_per_block - 1),
-           {channels, channels, 3, 3});
+    const std::size_t above = config.block_out_channels.size() - 1 - level;
+    for (int layer = 0; layer < config.layers_per_block; ++layer)
+      expect(fmt::format("down_blocks.{}.resnets.{}.conv2.weight", level, layer), {channels, channels, 3, 3});
+    for (int layer = 0; layer <= config.layers_per_block; ++layer)
+      expect(fmt::format("up_blocks.{}.resnets.{}.conv2.weight", above, layer), {channels, channels, 3, 3});
   }
   if (!config.class_embed_type && config.num_class_embeds)
     expect("class_embedding.weight", {*config.num_class_embeds, 4 * config.block_out_channels.front()});

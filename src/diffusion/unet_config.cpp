@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "file_output.h"
+#include "json_excerpt.h"
 
 namespace tuiqiao {
 
@@ -33,14 +34,14 @@ class Fields {
     known_.insert(name);
     const auto it = object_.find(name);
     if (it == object_.end()) return;
-    if (!convert(*it, into)) refuse(name, fmt::format("has a value of a wrong type: {}", it->dump().substr(0, 60)));
+    if (!convert(*it, into)) refuse(name, fmt::format("has a value of a wrong type: {}", excerpt(*it)));
   }
   /// A field that other versions have, where only one value is served.
   void only(const char* name, const std::vector<json>& values) {
     known_.insert(name);
     const auto it = object_.find(name);
     if (it != object_.end() && std::find(values.begin(), values.end(), *it) == values.end())
-      refuse(name, fmt::format("has a value that is not supported: {}", it->dump().substr(0, 60)));
+      refuse(name, fmt::format("has a value that is not supported: {}", excerpt(*it)));
   }
   void end() const {
     for (const auto& [name, value] : object_.items()) {

@@ -45,9 +45,10 @@ struct AncestralOptions {
 /// Samples by Bayes and denoising: at each t the model estimates x_0, and x_s is drawn from p(x_s | x_t, x_0), of mean
 /// (a B_s^2 / B_t^2) x_t + (A_s b^2 / B_t^2) x_0.
 /// Shapes: x holds rows of N(0, 1) numbers on entry and the samples on exit. Domain: steps fall strictly, in [1, T].
-/// Throws: std::invalid_argument "[sample_ancestral] ..."; Interrupted, x half-way then.
-/// Cost: one evaluation a step. `noise` is asked for draw 1, 2, ... (draw 0 is left for the initial noise).
-/// Source: arXiv 2006.11239, equations 6, 7 and 11; 2201.06503, equation 7, with the model's error in place of the
+/// Throws: std::invalid_argument "[sample_ancestral] ..."; tuiqiao::Error where the model's answer is not finite;
+/// Interrupted; x is half-way then. Cost: one evaluation a step. `noise` is asked for draw 1, 2, ... (draw 0 is left
+/// for the initial noise). Source: arXiv 2006.11239, equations 6, 7 and 11; 2201.06503, equation 7, with the model's
+/// error in place of the
 ///         covariance (the two agree where the model is exact).
 void sample_ancestral(const Denoiser& denoiser, const Schedule& schedule, std::span<const int> steps,
                       const NoiseSource& noise, const AncestralOptions& options, std::span<double> x);

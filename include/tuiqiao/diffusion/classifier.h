@@ -34,13 +34,15 @@ class Classifier {
   /// Throws: tuiqiao::Error that names the file.
   static Classifier load(const std::filesystem::path& file);
   /// All of it is a function of the seed.
-  /// Throws: std::invalid_argument "[train_classifier] ..."; Interrupted.
+  /// Domain: labels below kClasses. Throws: std::invalid_argument "[train_classifier] ..."; tuiqiao::Error where the
+  /// loss is not finite; Interrupted.
   static Classifier train(const Images& images, std::span<const std::uint8_t> labels, const ClassifierOptions& options,
                           const Progress& progress = {});
   Classifier(Classifier&&) noexcept;
   ~Classifier();
 
   /// Weights in bfloat16, renamed into place; these are what features() and classes() use from then on.
+  /// Throws: tuiqiao::Error.
   void save(const std::filesystem::path& file);
   std::int64_t parameter_count() const;
 

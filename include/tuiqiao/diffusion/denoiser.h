@@ -62,6 +62,7 @@ class ModelDenoiser : public Denoiser {
  public:
   using Model = std::function<void(std::span<const double> x, double step, std::span<double> output)>;
 
+  /// Throws: std::invalid_argument "[ModelDenoiser] ..." where size < 1.
   ModelDenoiser(Model model, std::int64_t size, Schedule schedule, Prediction prediction, bool variance = false);
 
   std::int64_t size() const override { return size_; }
@@ -102,10 +103,10 @@ class CountingDenoiser : public Denoiser {
 };
 
 /// Another Denoiser that is told part of the answer: where `held` is, the clean data are `known`, whatever x is. Any
-/// sampler then brings those numbers to exactly that, along the noise that they began with. The rest is estimated from
-/// the state of both, as in every inpainting by replacement: near the law given what is held for SDE samplers, which go
-/// on mixing, less so for those of the flow, whose rest is nearly settled while what is held is still noise. Threads:
-/// as the other.
+/// sampler then brings those numbers there (unless it clips, or stops above sigma 0), along the noise that they began
+/// with. The rest is estimated from the state of both, as in every inpainting by replacement: near the law given what
+/// is held for SDE samplers, which go on mixing, less so for those of the flow, whose rest is nearly settled while what
+/// is held is still noise. Threads: as the other.
 class HeldDenoiser : public Denoiser {
  public:
   /// Shapes: known: rows of size(), as many as x will have; held: size() flags, for every row.
@@ -114,8 +115,16 @@ class HeldDenoiser : public Denoiser {
 
   std::int64_t size() const override { return inner_.size(); }
   void denoise(std::span<const double> x, double sigma, std::span<double> denoised) const override;
+  bool predicts_variance() const override { return inner_.predicts_variance(); }
+  void denoise_with_variance(std::span<const double> x, double sigma, std::span<double> denoised,
+                             std::span<double> fraction) const override;
+
+  /// Puts what is known where it is held.
+  void hold(std::span<double> values) const;
 
  private:
+  void check(std::span<const double> x) const;
+
   const Denoiser& inner_;
   std::vector<double> known_;
   std::vector<bool> held_;
@@ -145,7 +154,8 @@ class MixtureDenoiser : public Denoiser {
   Mixture mixture_;
 };
 
-/// True samples, a stream each: row i is datum first + i under the seed.
+/// True samples, a stream each: row i is datum first + i under the seed. Domain: a mixture as MixtureDenoiser takes it;
+/// x is rows of its size.
 void sample_mixture(const Mixture& mixture, std::uint64_t seed, std::uint64_t first, std::span<double> x);
 
 }  // namespace tuiqiao

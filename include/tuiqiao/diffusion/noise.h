@@ -22,7 +22,9 @@ std::uint64_t random_below(std::uint64_t seed, std::uint64_t stream, std::uint64
 using NoiseSource = std::function<void(std::uint64_t draw, std::span<double> values)>;
 
 /// A stream for each row: row i of the batch is image first + i, so that no result depends on the size of batches.
-/// Shapes: the values are rows of `size`.
+/// Shapes: the values are rows of `size`. Domain: first and all rows below 2^32. The source throws:
+/// std::invalid_argument
+/// "[image_noise] ..." where the values are no such rows.
 NoiseSource image_noise(std::uint64_t seed, std::uint64_t first, std::int64_t size);
 
 /// Fills a batch with the increments of its rows' Brownian paths between two sigmas, over their standard deviation.

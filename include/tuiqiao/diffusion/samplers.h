@@ -73,8 +73,9 @@ const SamplerInfo& sampler_named(std::string_view name);
 /// Samples along a grid of sigmas, whatever model is behind the Denoiser.
 /// Shapes: x holds rows of size(): on entry the state at sigmas[0] (sigma times N(0, 1) where sigma is large), on exit
 /// that at the last sigma. Domain: sigmas fall, to 0 if wished, or rise from above 0 (encoding; for the SDE samplers
-/// the forward process); equal neighbours are passed over. Throws: std::invalid_argument "[sample] ..."; Interrupted, x
-/// half-way then. Cost: `evaluations` a step and vector operations; memory does not depend on the number of steps.
+/// the forward process); neighbours with equal logarithms are passed over. Throws: std::invalid_argument "[sample]
+/// ..."; tuiqiao::Error where the model's answer is not finite, or no step is short enough for `adaptive`; Interrupted;
+/// x is half-way then. Cost: `evaluations` a step and vector operations; memory does not depend on the number of steps.
 /// `noise` is asked for draw 1, 2, ..., one a step. Returns the number of evaluations of the whole batch.
 std::int64_t sample(std::string_view name, const Denoiser& denoiser, std::span<const double> sigmas,
                     const NoiseSource& noise, const SamplerOptions& options, std::span<double> x);

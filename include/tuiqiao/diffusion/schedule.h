@@ -14,7 +14,8 @@ namespace tuiqiao {
 /// Source: arXiv 2006.11239, section 2.
 class Schedule {
  public:
-  /// Domain: betas in (0, 1), at least one. Throws: std::invalid_argument "[Schedule] ...".
+  /// Domain: betas in (0, 1), at least one, that leave some signal: A(T) > 0 in float64. Throws: std::invalid_argument
+  /// "[Schedule] ...".
   static Schedule from_betas(std::span<const double> betas);
   /// Steps t = 1 to T of a process in continuous time: A(t / T). Domain: A falls strictly from A(0) = 1, A(1) > 0.
   /// Throws: std::invalid_argument "[Schedule] ...".
@@ -51,9 +52,10 @@ BetaSchedule beta_schedule_from_name(std::string_view text);
 /// Domain: 0 < first <= last < 1, steps >= 1. Source: diffusers 0.21.4, scheduling_ddpm.py.
 std::vector<double> betas_of(BetaSchedule schedule, int steps, double first = 1e-4, double last = 0.02);
 
-/// Steps of a strided run, falling: `count` of 1 to T in diffusers' ways ("leading" ends at step 1, "trailing" starts
-/// at T, "linspace" does both). Throws: std::invalid_argument where 1 <= count <= T does not hold.
+/// diffusers' ways to choose steps: "leading" ends at step 1, "trailing" starts at T, "linspace" does both.
 enum class Spacing { leading, trailing, linspace };
+/// Steps of a strided run, falling: `count` of 1 to T. Throws: std::invalid_argument where 1 <= count <= T does not
+/// hold.
 std::vector<int> strided_steps(int steps, int count, Spacing spacing);
 Spacing spacing_from_name(std::string_view text);
 

@@ -21,7 +21,7 @@ enum class Weighting {
 std::string_view name(Weighting weighting);
 /// Throws: std::invalid_argument that lists the names.
 Weighting weighting_from_name(std::string_view text);
-/// The factor of the squared error of a prediction at signal A and noise B.
+/// The factor of the squared error of a prediction at signal A and noise B. Domain: A, B > 0.
 double loss_weight(Prediction prediction, Weighting weighting, double A, double B);
 
 struct TrainingOptions {
@@ -70,6 +70,7 @@ class Trainer {
   std::int64_t steps_per_epoch() const;
 
   /// Weights, their average, the optimiser's moments and the step in one .safetensors file, renamed into place.
+  /// Throws: tuiqiao::Error.
   void save(const std::filesystem::path& file) const;
   /// Goes on from there. Throws: tuiqiao::Error that names the file and the option or tensor that differs.
   void load(const std::filesystem::path& file);

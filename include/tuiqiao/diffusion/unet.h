@@ -74,7 +74,8 @@ class UNet {
   /// Older names of attention (query, key, value, proj_attn) are read too.
   /// Throws: tuiqiao::Error that names the file and the field or tensor that is unknown, missing or misshapen.
   static UNet load(const std::filesystem::path& folder);
-  /// Writes both files, each renamed into place, the weights as "F32", "F16" or "BF16". Throws: tuiqiao::Error.
+  /// Writes both files, each renamed into place, the weights as "F32", "F16" or "BF16". Throws: tuiqiao::Error;
+  /// std::invalid_argument on another type.
   void save(const std::filesystem::path& folder, const std::string& type = "F32") const;
 
   /// Shapes: x [B, in_channels, H, W], t [B] (diffusers' timesteps, from 0; for "fourier" sigma), classes [B] or, for

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -54,17 +55,18 @@ void check_options(const SamplerInfo& info, const SamplerOptions& options, bool 
   if (!(options.tolerance > 0)) refuse(fmt::format("tolerance = {} is not positive", options.tolerance));
   if (!(options.clip >= 0)) refuse(fmt::format("clip = {} is negative", options.clip));
   if (!(options.churn >= 0)) refuse(fmt::format("churn = {} is negative", options.churn));
+  check_range("churn_noise", options.churn_noise, 0, std::numeric_limits<double>::max());
   if (rises && info.name == "ddim" && options.eta > 0) refuse("ddim with eta above 0 goes down only");
   if (rises && info.name == "heun" && options.churn > 0) refuse("heun with churn goes down only");
 }
 
-/// Without equal neighbours.
+/// Without neighbours that are equal, or so near that a step between them has no length in log sigma.
 std::vector<double> checked_sigmas(std::span<const double> sigmas) {
   if (sigmas.empty()) refuse("no sigmas");
   std::vector<double> kept;
   for (const double sigma : sigmas) {
     if (!(sigma >= 0 && std::isfinite(sigma))) refuse(fmt::format("sigma = {}", sigma));
-    if (kept.empty() || sigma != kept.back()) kept.push_back(sigma);
+    if (kept.empty() || std::log(sigma) != std::log(kept.back())) kept.push_back(sigma);
   }
   if (kept.front() == 0) refuse("sigmas start at 0, where nothing is noisy");
   const bool falls = std::is_sorted(kept.rbegin(), kept.rend());
@@ -95,7 +97,7 @@ const SamplerInfo& sampler_named(std::string_view name) {
 std::int64_t sample(std::string_view name, const Denoiser& denoiser, std::span<const double> sigmas,
                     const NoiseSource& noise, const SamplerOptions& options, std::span<double> x) {
   const SamplerInfo& info = sampler_named(name);
-  if (x.size() % static_cast<std::size_t>(denoiser.size()) != 0)
+  if (denoiser.size() < 1 || x.size() % static_cast<std::size_t>(denoiser.size()) != 0)
     refuse(fmt::format("{} numbers are no rows of {}", x.size(), denoiser.size()));
   std::vector<double> levels = checked_sigmas(sigmas);
   check_options(info, options, levels.front() < levels.back());
