@@ -1,5 +1,6 @@
 // A diffusion network's forward pass and training step beside the machine's matrix product and beside the same network
-// in Python's PyTorch (diffusers), in turns; what layouts and types do to it; and what a sampler adds to the network.
+// in Python's PyTorch (diffusers), in turns; what layouts and types do to it; and what a sampler and
+// scaled skips add to the network.
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
@@ -17,6 +18,7 @@
 #include "timing.h"
 #include "tuiqiao/diffusion/ancestral.h"
 #include "tuiqiao/diffusion/model.h"
+#include "tuiqiao/diffusion/skip_tuning.h"
 #include "tuiqiao/diffusion/unet.h"
 
 extern char** environ;
@@ -207,6 +209,25 @@ json bench_network(const char* name, const UNetConfig& config, double peak, cons
   return result;
 }
 
+/// What scaling the skips adds to the network's time, less 1.
+json bench_skips(const UNetConfig& config) {
+  json results;
+  for (const bool half : {false, true}) {
+    DiffusionModel plain{UNet(config), {}, 1, kSide, kSide}, tuned{UNet(config), {}, 1, kSide, kSide};
+    plain.net.set_half_convolutions(half);
+    tuned.net.set_half_convolutions(half);
+    tune_skips(tuned.net, {.bottom = 0.86});
+    const auto without = denoiser_of(plain), with = denoiser_of(tuned);
+    std::vector<double> x(static_cast<std::size_t>(kBatch * plain.size()), 0.5), denoised(x.size());
+    const Comparison times = in_turns([&] { return bench::seconds_of([&] { with->denoise(x, 1, denoised); }); },
+                                      [&] { return bench::seconds_of([&] { without->denoise(x, 1, denoised); }); });
+    fmt::print("{}scaled skips over plain ones, {}: {:.3f} [{:.3f}, {:.3f}]\n", half ? "" : "\n",
+               half ? "bfloat16" : "float32", times.ratio.median, times.ratio.least, times.ratio.most);
+    results.push_back({{"half", half}, {"times", times.json()}});
+  }
+  return results;
+}
+
 /// The share of a sampler's time that is spent outside the network.
 json bench_sampler(const UNetConfig& config) {
   DiffusionModel model{UNet(config), {}};
@@ -246,6 +267,7 @@ int run(const std::string& out) {
   results["networks"].push_back(bench_network("32-64-96, 2 layers", config_of({32, 64, 96}, 2, false), peak, python));
   results["networks"].push_back(
       bench_network("32-64-128, 1 layer, attention", config_of({32, 64, 128}, 1, true), peak, python));
+  results["scaled_skips"] = bench_skips(shipped);
   results["sampler_overhead"] = bench_sampler(shipped);
   write_file_atomically(out, results.dump(2) + "\n");
   return 0;
