@@ -209,7 +209,7 @@ json bench_network(const char* name, const UNetConfig& config, double peak, cons
   return result;
 }
 
-/// What scaling the skips adds to the network's time, less 1.
+/// The network's time with scaled skips over that with plain ones.
 json bench_skips(const UNetConfig& config) {
   json results;
   for (const bool half : {false, true}) {
