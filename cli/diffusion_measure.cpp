@@ -29,7 +29,7 @@ void MeasureArguments::add_to(CLI::App& app) {
   app.add_option("-n,--count", count, "Images for each measurement [1000]")
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{2}, most));
-  app.add_option("--batch", batch, "Images at once [128]")->type_name("N")->check(CLI::Range(std::int64_t{1}, most));
+  app.add_option("--batch", batch, "Images at once [1024]")->type_name("N")->check(CLI::Range(std::int64_t{1}, most));
   app.add_option("--reference", reference, "Folder of the training images [/usr/share/datasets/fashion-mnist]")
       ->type_name("DIR");
   app.add_option("--classifier", classifier, "Whose features [models/fashion-mnist-classifier/classifier.safetensors]")

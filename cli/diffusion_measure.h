@@ -23,7 +23,7 @@ namespace tuiqiao::cli {
 struct MeasureArguments {
   std::string reference = "/usr/share/datasets/fashion-mnist",
               classifier = data_file("models/fashion-mnist-classifier/classifier.safetensors");
-  std::int64_t count = 1000, batch = 128;
+  std::int64_t count = 1000, batch = 1024;
 
   void add_to(CLI::App& app);
 };

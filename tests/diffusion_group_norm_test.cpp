@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "diffusion/group_norm.h"
 
@@ -67,6 +68,19 @@ TEST_F(GroupNormSilu, IsGroupNormAndSilu) {
       }
     }
   }
+}
+
+// With weights of 0 the activation sees the biases.
+TEST_F(GroupNormSilu, SiluIsRightToFloat32sLastDigits) {
+  const Tensor u = at::linspace(-79, 100, 20011);
+  const Tensor x = at::randn({1, u.numel(), 1, 2}), weight = at::zeros_like(u);
+  const Tensor got = group_norm_silu(x, {}, weight, u, {1, 1e-5, true, false})[0].select(2, 0).flatten();
+  const Tensor want = at::silu(u.to(at::kDouble));
+  EXPECT_LT(largest(got.to(at::kDouble) / want - 1), 5e-7);  // relative, far out on the left too
+  const Tensor far = at::tensor({-1000.0F, -88.0F, 0.0F, 3e38F});
+  const Tensor y = group_norm_silu(at::randn({1, 4, 1, 2}), {}, at::zeros({4}), far, {1, 1e-5, true, false});
+  EXPECT_LT(largest(y[0].select(2, 0).flatten() - at::relu(far)), 3e38 * 5e-7);
+  EXPECT_LT(largest(y[0].slice(0, 0, 3)), 1e-30);
 }
 
 TEST_F(GroupNormSilu, ReadsBfloat16) {
@@ -142,6 +156,31 @@ TEST_F(GroupNormSilu, RefusesSecondDerivatives) {
   in.x.requires_grad_(true);
   const Tensor y = group_norm_silu(in.x, {}, in.weight, in.bias, {});
   EXPECT_THROW(torch::autograd::grad({y.sum()}, {in.x}, {}, true, true), std::logic_error);
+}
+
+TEST_F(GroupNormSilu, JoinsChannels) {
+  const c10::AutoGradMode with_gradients(true);
+  for (const auto& [left, right] : {std::pair{5, 3}, {32, 16}, {1, 40}}) {
+    for (const bool left_half : {false, true}) {
+      for (const bool half : {false, true}) {
+        const Tensor whole = at::randn({2, left, 3, 4}), skip = at::randn({2, right, 3, 4}).requires_grad_(true);
+        const Tensor upward = (left_half ? whole.to(at::kBFloat16) : whole).detach().requires_grad_(true);
+        const Tensor want = at::cat({upward.to(at::kFloat), skip * 0.7}, 1);
+        const Tensor got = joined({upward, skip, 0.7}, half), up = at::randn(got.sizes());
+        EXPECT_EQ(got.scalar_type(), half ? at::kBFloat16 : at::kFloat);
+        EXPECT_TRUE(got.is_contiguous(at::MemoryFormat::ChannelsLast));
+        EXPECT_TRUE(at::equal(got, half ? want.to(at::kBFloat16) : want));
+        const Tensor typed = half ? up.to(at::kBFloat16) : up;
+        const auto gradients = torch::autograd::grad({got}, {upward, skip}, {typed});
+        const auto wanted = torch::autograd::grad({want}, {upward, skip}, {typed.to(at::kFloat)});
+        for (std::size_t i = 0; i < 2; ++i) {
+          EXPECT_EQ(gradients[i].scalar_type(), wanted[i].scalar_type());
+          EXPECT_EQ(difference(gradients[i], wanted[i]), 0);
+        }
+      }
+    }
+  }
+  EXPECT_THROW(joined({at::zeros({2, 3, 4, 4}), at::zeros({2, 3, 2, 2})}, false), std::invalid_argument);
 }
 
 TEST_F(GroupNormSilu, SumIsOneOfFloat32) {

@@ -76,9 +76,7 @@ TEST(SkipTuning, IsThePlainProductWithEachSkip) {
   const std::vector<double> factors = skip_factors(tuning, net.skips());
   tune_skips(net, tuning);
   const Tensor tuned = answer(net);
-  net.set_join([&](const Tensor& upward, const Tensor& skip, int index) {
-    return at::cat({upward, factors[static_cast<std::size_t>(index)] * skip}, 1);
-  });
+  net.set_join([&](Joint& joint, int index) { joint.skip = factors[static_cast<std::size_t>(index)] * joint.skip; });
   EXPECT_LE(gap(tuned, answer(net)), 1e-6);
   EXPECT_GT(gap(tuned, plain), 1e-3);
   net.set_join({});
@@ -143,11 +141,11 @@ TEST(FreeUTest, ScalesHalfTheChannelsAndTheLowestFrequencies) {
   set_freeu(net, freeu);
   const Tensor scaled = answer(net);
   // Two skips a level; the deepest level is indices 4 and 5.
-  net.set_join([&](const Tensor& upward, const Tensor& skip, int index) {
-    if (index < 2) return at::cat({upward, skip}, 1);
-    Tensor up = upward.clone();
-    up.narrow(1, 0, 4).mul_(index < 4 ? freeu.b2 : freeu.b1);
-    return at::cat({up, lowest_scaled(skip.contiguous(), index < 4 ? freeu.s2 : freeu.s1)}, 1);
+  net.set_join([&](Joint& joint, int index) {
+    if (index < 2) return;
+    joint.upward = joint.upward.clone();
+    joint.upward.narrow(1, 0, 4).mul_(index < 4 ? freeu.b2 : freeu.b1);
+    joint.skip = lowest_scaled(joint.skip.contiguous(), index < 4 ? freeu.s2 : freeu.s1);
   });
   EXPECT_LE(gap(scaled, answer(net)), 1e-4);
   EXPECT_GT(gap(scaled, plain), 1e-2);

@@ -104,7 +104,48 @@ class Sum : public torch::autograd::Function<Sum> {
   }
 };
 
+class Join : public torch::autograd::Function<Join> {
+ public:
+  using Context = torch::autograd::AutogradContext;
+
+  static Tensor forward(Context* context, const Tensor& upward, const Tensor& skip, double factor, bool half) {
+    const Tensor a = upward.contiguous(kLayout), b = skip.contiguous(kLayout);
+    const std::int64_t channels[] = {a.size(1), b.size(1)}, places = a.size(2) * a.size(3);
+    if (b.size(0) != a.size(0) || b.size(2) != a.size(2) || b.size(3) != a.size(3))
+      throw std::invalid_argument("[UNet] what joins has not the same images or sizes");
+    Tensor y = at::empty({a.size(0), channels[0] + channels[1], a.size(2), a.size(3)},
+                         a.options().dtype(half ? at::kBFloat16 : at::kFloat), kLayout);
+    at::parallel_for(0, a.size(0), 1, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i)
+        join_images({{image(a, i), is_half(a)}, static_cast<std::size_t>(channels[0])},
+                    {{image(b, i), is_half(b)}, static_cast<std::size_t>(channels[1]), static_cast<float>(factor)},
+                    static_cast<std::size_t>(places), {image(y, i), half});
+    });
+    context->saved_data["channels"] = c10::List<std::int64_t>({channels[0], channels[1]});
+    context->saved_data["halves"] = c10::List<bool>({is_half(a), is_half(b)});
+    context->saved_data["factor"] = factor;
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(Context* context, const torch::autograd::variable_list& upper) {
+    const auto channels = context->saved_data["channels"].toIntVector();
+    const auto halves = context->saved_data["halves"].toBoolList();
+    const auto typed = [&](std::int64_t from, std::size_t side) {
+      const Tensor part = upper[0].narrow(1, from, channels[side]);
+      return part.to(halves[side] ? at::kBFloat16 : at::kFloat);
+    };
+    return {typed(0, 0), typed(channels[0], 1) * context->saved_data["factor"].toDouble(), Tensor(), Tensor()};
+  }
+};
+
 }  // namespace
+
+Tensor joined(const Joint& joint, bool half) {
+  if (joint.upward.is_cpu()) return Join::apply(joint.upward, joint.skip, joint.skip_factor, half);
+  const auto type = half ? at::kBFloat16 : at::kFloat;
+  const Tensor skip = joint.skip_factor == 1 ? joint.skip : joint.skip * joint.skip_factor;
+  return at::cat({joint.upward.to(type), skip.to(type)}, 1);
+}
 
 Tensor sum_of(const Tensor& a, const Tensor& b) {
   if (!a.is_cpu() || (!is_half(a) && !is_half(b))) return a.to(at::kFloat) + b.to(at::kFloat);

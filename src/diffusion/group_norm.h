@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "tuiqiao/diffusion/unet.h"
+
 namespace tuiqiao {
 
 /// What a norm does beside norming.
@@ -21,5 +23,8 @@ at::Tensor group_norm_silu(const at::Tensor& x, const at::Tensor& shift, const a
 
 /// a + b in float32, each float32 or bfloat16, in one pass.
 at::Tensor sum_of(const at::Tensor& a, const at::Tensor& b);
+
+/// The channels of a joint side by side, each float32 or bfloat16: bfloat16 where `half`, or float32.
+at::Tensor joined(const Joint& joint, bool half);
 
 }  // namespace tuiqiao

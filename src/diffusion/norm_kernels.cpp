@@ -8,8 +8,6 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 // After highway.h.
-#include <hwy/contrib/math/math-inl.h>
-
 #include "vector_loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -44,11 +42,28 @@ HWY_INLINE void store(D, hn::Vec<D> v, std::uint16_t* to) {
   hn::StoreU(hn::DemoteTo(bits, hn::BitCast(whole, kept)), bits, to);
 }
 
-/// 1 / (1 + e^-u)
+/// 1 / (1 + e^-u), within 2e-7 of it: e^-u = 2^n e^r with |r| <= ln(2) / 2, and e^r by its Taylor polynomial of
+/// degree 7.
 template <class D>
 HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> u) {
+  const hn::RebindToSigned<D> whole;
   const auto one = hn::Set(d, 1.0F);
-  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Min(hn::Neg(u), hn::Set(d, 88.0F)))));
+  const auto z = hn::Max(hn::Min(hn::Neg(u), hn::Set(d, 80.0F)), hn::Set(d, -80.0F));
+  // Of a float32 near 1.5 * 2^23 the lowest bits are a whole number.
+  const auto to_whole = hn::Set(d, 0x1.8p23F), shifted = hn::MulAdd(z, hn::Set(d, 0x1.715476p0F), to_whole);
+  const auto n = hn::Sub(shifted, to_whole);
+  const auto r = hn::NegMulAdd(n, hn::Set(d, -0x1.05c61p-29F), hn::NegMulAdd(n, hn::Set(d, 0x1.62e43p-1F), z));
+  auto e = hn::MulAdd(r, hn::Set(d, 1.0F / 5040), hn::Set(d, 1.0F / 720));
+  for (const float factor : {1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F})
+    e = hn::MulAdd(e, r, hn::Set(d, factor));
+  e = hn::BitCast(d, hn::Add(hn::BitCast(whole, e), hn::ShiftLeft<23>(hn::BitCast(whole, shifted))));
+  const auto below = hn::Add(one, e);
+#if HWY_ARCH_X86
+  const auto near = hn::ApproximateReciprocal(below);  // 12 bits or more; a step of Newton's doubles them
+  return hn::MulAdd(near, hn::NegMulAdd(below, near, one), near);
+#else
+  return hn::Div(one, below);
+#endif
 }
 
 /// Three sums a channel over all places of body(d, channel, place, sums...), which adds to them.
@@ -231,6 +246,30 @@ void norm_image_gradient(const NormShape& shape, const NormParameters& parameter
   });
 }
 
+/// Each place's channels, to where those of a place lie `stride` apart.
+template <class In, class Out>
+void spread(const In* from, std::size_t channels, float factor, std::size_t places, Out* to, std::size_t stride) {
+  for (std::size_t place = 0; place < places; ++place, from += channels, to += stride)
+    for_each_vector<float>(channels, [&](auto d, std::size_t c) HWY_ATTR {
+      store(d, hn::Mul(load(d, from + c), hn::Set(d, factor)), to + c);
+    });
+}
+
+void join_images(const ChannelPart& left, const ChannelPart& right, std::size_t places, ImageOutput y) {
+  std::size_t first = 0;
+  for (const ChannelPart& part : {left, right}) {
+    with_type(part.numbers, [&](const auto* from) {
+      const std::size_t stride = left.channels + right.channels;
+      if (y.half) {
+        spread(from, part.channels, part.factor, places, static_cast<std::uint16_t*>(y.data) + first, stride);
+      } else {
+        spread(from, part.channels, part.factor, places, static_cast<float*>(y.data) + first, stride);
+      }
+    });
+    first += part.channels;
+  }
+}
+
 void sum_images(ImageNumbers a, ImageNumbers b, std::size_t count, float* sum) {
   with_type(a, [&](const auto* left) {
     with_type(b, [&](const auto* right) {
@@ -249,6 +288,7 @@ namespace tuiqiao {
 
 HWY_EXPORT(norm_image);
 HWY_EXPORT(norm_image_gradient);
+HWY_EXPORT(join_images);
 HWY_EXPORT(sum_images);
 
 void norm_image(const NormShape& shape, const NormParameters& parameters, float eps, ImageNumbers x, ImageOutput y,
@@ -259,6 +299,10 @@ void norm_image(const NormShape& shape, const NormParameters& parameters, float 
 void norm_image_gradient(const NormShape& shape, const NormParameters& parameters, const float* mean, const float* rate,
                          ImageNumbers x, ImageNumbers y_gradient, const NormGradient& gradient) {
   HWY_DYNAMIC_DISPATCH(norm_image_gradient)(shape, parameters, mean, rate, x, y_gradient, gradient);
+}
+
+void join_images(const ChannelPart& left, const ChannelPart& right, std::size_t places, ImageOutput y) {
+  HWY_DYNAMIC_DISPATCH(join_images)(left, right, places, y);
 }
 
 void sum_images(ImageNumbers a, ImageNumbers b, std::size_t count, float* sum) {

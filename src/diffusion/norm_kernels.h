@@ -43,6 +43,16 @@ struct NormGradient {
 void norm_image_gradient(const NormShape& shape, const NormParameters& parameters, const float* mean, const float* rate,
                          ImageNumbers x, ImageNumbers y_gradient, const NormGradient& gradient);
 
+/// Channels of an image that lie beside others, each number times a factor.
+struct ChannelPart {
+  ImageNumbers numbers;
+  std::size_t channels = 0;
+  float factor = 1;
+};
+
+/// The channels of both side by side. Shapes: left, right: [places, channels of each]; y: [places, channels of both].
+void join_images(const ChannelPart& left, const ChannelPart& right, std::size_t places, ImageOutput y);
+
 /// sum[i] = a[i] + b[i]
 void sum_images(ImageNumbers a, ImageNumbers b, std::size_t count, float* sum);
 

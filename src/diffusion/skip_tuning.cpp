@@ -17,13 +17,9 @@ namespace {
 
 using at::Tensor;
 
-/// The skip is scaled where the concatenation has put it.
-JoinSkip scaled_join(std::vector<double> factors) {
-  return [factors = std::move(factors)](const Tensor& upward, const Tensor& skip, int index) {
-    Tensor joined = at::cat({upward, skip}, 1);
-    const double factor = factors[static_cast<std::size_t>(index)];
-    if (factor != 1) joined.narrow(1, upward.size(1), skip.size(1)).mul_(factor);
-    return joined;
+EditJoint scaled_skips(std::vector<double> factors) {
+  return [factors = std::move(factors)](Joint& joint, int index) {
+    joint.skip_factor = factors[static_cast<std::size_t>(index)];
   };
 }
 
@@ -64,7 +60,7 @@ class SkipTunedDenoiser : public Denoiser {
     const double strength = tuning_.strength ? tuning_.strength(sigma) : 1;
     std::vector<double> factors = factors_;
     for (double& factor : factors) factor = 1 + strength * (factor - 1);
-    model_.net.set_join(scaled_join(std::move(factors)));
+    model_.net.set_join(scaled_skips(std::move(factors)));
   }
 
   DiffusionModel& model_;
@@ -88,20 +84,21 @@ std::vector<double> skip_factors(const SkipTuning& tuning, int skips) {
   return factors;
 }
 
-void tune_skips(UNet& net, const SkipTuning& tuning) { net.set_join(scaled_join(skip_factors(tuning, net.skips()))); }
+void tune_skips(UNet& net, const SkipTuning& tuning) { net.set_join(scaled_skips(skip_factors(tuning, net.skips()))); }
 
 void set_freeu(UNet& net, const FreeU& freeu) {
   for (const double factor : {freeu.b1, freeu.b2, freeu.s1, freeu.s2}) {
     if (!std::isfinite(factor)) throw std::invalid_argument(fmt::format("[set_freeu] a factor of {}", factor));
   }
   const int skips = net.skips(), of_level = net.config().layers_per_block + 1;
-  net.set_join([=](const Tensor& upward, const Tensor& skip, int index) {
+  net.set_join([=](Joint& joint, int index) {
     const int level = (skips - 1 - index) / of_level;
-    if (level > 1) return at::cat({upward, skip}, 1);
+    if (level > 1) return;
     const double b = level == 0 ? freeu.b1 : freeu.b2, s = level == 0 ? freeu.s1 : freeu.s2;
-    Tensor joined = at::cat({upward, s == 1 ? skip : lowest_scaled(skip, s)}, 1);
-    if (b != 1) joined.narrow(1, 0, upward.size(1) / 2).mul_(b);
-    return joined;
+    if (s != 1) joint.skip = lowest_scaled(joint.skip.to(at::kFloat), s);
+    if (b == 1) return;
+    joint.upward = joint.upward.clone();
+    joint.upward.narrow(1, 0, joint.upward.size(1) / 2).mul_(b);
   });
 }
 
@@ -121,9 +118,9 @@ std::vector<double> skip_effects(UNet& net, const Tensor& x, const Tensor& t, co
   // What comes up to the next joint is what the block before it made; behind the last joint is the network's output.
   const auto made = [&](int scaled, double rho) {
     std::vector<Tensor> upward(static_cast<std::size_t>(skips));
-    net.set_join([&](const Tensor& up, const Tensor& skip, int index) {
-      upward[static_cast<std::size_t>(index)] = up.clone();
-      return at::cat({up, index == scaled ? skip * rho : skip}, 1);
+    net.set_join([&](Joint& joint, int index) {
+      upward[static_cast<std::size_t>(index)] = joint.upward.to(at::kFloat, false, true);
+      if (index == scaled) joint.skip_factor = rho;
     });
     upward.push_back(net.forward(x, t, classes));
     return upward;

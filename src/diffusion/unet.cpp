@@ -13,6 +13,7 @@
 #include <numbers>
 #include <stdexcept>
 
+#include "diffusion/group_norm.h"
 #include "diffusion/unet_config.h"
 #include "diffusion/unet_layers.h"
 #include "file_output.h"
@@ -117,7 +118,7 @@ struct UNet::Parts {
   std::vector<Block> down, up;
   std::vector<Resnet> middle;
   std::optional<Attention> middle_attention;
-  JoinSkip join = [](const Tensor& upward, const Tensor& skip, int) { return at::cat({upward, skip}, 1); };
+  EditJoint edit_joint;  ///< or none
   bool training = false;
   bool half_convolutions = false;
 };
@@ -222,7 +223,9 @@ Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& classes) co
   const Tensor times = t.to(x.options());
   const Tensor time = activated(p.embedding(times, classes, x.size(0)), p.activation);
   const Tensor centred = config.center_input_sample ? 2 * x - 1 : x;
-  Tensor h = p.conv_in(centred).contiguous(at::MemoryFormat::ChannelsLast);
+  // Of one channel even what lies in order of places has to say so, or the convolution makes another layout.
+  constexpr auto kLayout = at::MemoryFormat::ChannelsLast;
+  Tensor h = p.conv_in(at::empty(x.sizes(), x.options(), kLayout).copy_(centred)).contiguous(kLayout);
   std::vector<Tensor> skips{h};
   for (const Block& block : p.down) {
     for (std::size_t i = 0; i < block.resnets.size(); ++i) {
@@ -243,15 +246,16 @@ Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& classes) co
   h = p.middle[1](h, time, p.training);
   for (const Block& block : p.up) {
     for (std::size_t i = 0; i < block.resnets.size(); ++i) {
-      const Tensor joined = p.join(h, skips.back(), static_cast<int>(skips.size()) - 1);
+      Joint joint{h, skips.back()};
       skips.pop_back();
-      h = block.resnets[i](joined, time, p.training);
+      if (p.edit_joint) p.edit_joint(joint, static_cast<int>(skips.size()));
+      h = block.resnets[i](joined(joint, p.half_convolutions), time, p.training);
       if (!block.attentions.empty()) h = block.attentions[i](h);
     }
     if (block.resize_conv) h = (*block.resize_conv)(upsampled(p.half_convolutions ? h.to(at::kBFloat16) : h));
     if (block.resize_resnet) h = (*block.resize_resnet)(h, time, p.training);
   }
-  h = p.conv_out(p.norm_out.activated(h, Activation::silu, p.half_convolutions));
+  h = p.conv_out(p.norm_out.activated(h, Activation::silu, p.half_convolutions)).to(at::kFloat);
   return config.time_embedding_type == "fourier" ? h / times.reshape({-1, 1, 1, 1}) : h;
 }
 
@@ -270,11 +274,7 @@ int UNet::skips() const {
   return count;
 }
 
-void UNet::set_join(JoinSkip join) {
-  parts_->join = join ? std::move(join) : [](const Tensor& upward, const Tensor& skip, int) {
-    return at::cat({upward, skip}, 1);
-  };
-}
+void UNet::set_join(EditJoint edit) { parts_->edit_joint = std::move(edit); }
 void UNet::set_training(bool training) { parts_->training = training; }
 void UNet::set_half_convolutions(bool half) { parts_->half_convolutions = half; }
 

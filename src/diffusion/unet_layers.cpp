@@ -54,9 +54,7 @@ Conv::Conv(ParameterMaker& make, const std::string& name, int in, int out, int k
   bias = make.uniform(name + ".bias", {out}, bound);
 }
 
-Tensor Conv::operator()(const Tensor& x) const { return own_type(x).to(at::kFloat); }
-
-Tensor Conv::own_type(const Tensor& x) const {
+Tensor Conv::operator()(const Tensor& x) const {
   const auto type = *half ? at::kBFloat16 : at::kFloat;
   return at::conv2d(x.to(type), weight.to(type), bias.to(type), stride, padding);
 }
@@ -114,7 +112,7 @@ Tensor Resnet::operator()(const Tensor& x, const Tensor& embedding, bool trainin
     return resample == Resample::up ? upsampled(in) : at::avg_pool2d(in, 2, 2);
   };
   const bool half = *conv1.half;
-  Tensor h = conv1.own_type(resampled(norm1.activated(x, options.activation, half)));
+  Tensor h = conv1(resampled(norm1.activated(x, options.activation, half)));
   const Tensor shift = time(embedding);
   if (options.scale_shift) {
     const auto parts = shift.unsqueeze(-1).unsqueeze(-1).chunk(2, 1);
@@ -124,7 +122,7 @@ Tensor Resnet::operator()(const Tensor& x, const Tensor& embedding, bool trainin
   }
   if (options.dropout > 0) h = at::dropout(h, options.dropout, training);
   const Tensor around = resampled(x);
-  h = sum_of(shortcut ? shortcut->own_type(around) : around, conv2.own_type(h));
+  h = sum_of(shortcut ? (*shortcut)(around) : around, conv2(h));
   return options.output_scale == 1 ? h : h / options.output_scale;
 }
 

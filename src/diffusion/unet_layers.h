@@ -51,10 +51,8 @@ struct Conv {
   Conv() = default;
   /// `zero`: starts as 0.
   Conv(ParameterMaker& make, const std::string& name, int in, int out, int kernel, bool zero = false);
-  /// float32, whatever it was done in.
+  /// In the type it is done in.
   at::Tensor operator()(const at::Tensor& x) const;
-  /// In the type it was done in: bfloat16 or float32.
-  at::Tensor own_type(const at::Tensor& x) const;
 };
 
 struct Norm {

@@ -53,9 +53,17 @@ UNetConfig read_unet_config(const std::filesystem::path& file);
 /// The text of config.json. Throws: std::invalid_argument "[unet_config_text] field ..." on a wrong configuration.
 std::string unet_config_text(const UNetConfig& config);
 
-/// Joins what comes up through the network with the skip that was kept on the way down, as channels. `index` 0 is the
-/// skip nearest the input (of the first convolution), index UNet::skips() - 1 the deepest.
-using JoinSkip = std::function<at::Tensor(const at::Tensor& upward, const at::Tensor& skip, int index)>;
+/// What meets where a skip joins: the network goes on with `upward` and `skip_factor * skip`, side by side as channels.
+/// Shapes: upward [B, C, H, W], skip [B, D, H, W], float32 or, with half convolutions, bfloat16.
+struct Joint {
+  at::Tensor upward;  ///< what comes up through the network
+  at::Tensor skip;    ///< what was kept on the way down
+  double skip_factor = 1;
+};
+
+/// Changes a joint, but not the tensors in it, which are the network's own. `index` 0 is the skip nearest the input (of
+/// the first convolution), index UNet::skips() - 1 the deepest.
+using EditJoint = std::function<void(Joint& joint, int index)>;
 
 /// UNet2DModel of Hugging Face diffusers: the same network under the same names, so that files from there load here and
 /// files from here load there.
@@ -94,11 +102,12 @@ class UNet {
 
   /// The one place that all skips pass through, from several threads at once where forward is; nothing restores plain
   /// concatenation.
-  void set_join(JoinSkip join);
+  void set_join(EditJoint edit);
   /// Whether dropout is at work.
   void set_training(bool training);
-  /// Whether convolutions are done in bfloat16, all else in float32: two to three times as fast where the processor
-  /// multiplies bfloat16, and off in the third digit. Off at first, and in clones.
+  /// Whether convolutions are done in bfloat16, with bfloat16 where a skip joins or the size changes, and all else in
+  /// float32: two to three times as fast where the processor multiplies bfloat16, and off in the third digit. Off at
+  /// first, and in clones.
   void set_half_convolutions(bool half);
   /// Moves parameters in place.
   void to(const at::Device& device);
