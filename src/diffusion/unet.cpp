@@ -13,7 +13,7 @@
 #include <numbers>
 #include <stdexcept>
 
-#include "diffusion/group_norm.h"
+#include "diffusion/fused_ops.h"
 #include "diffusion/unet_config.h"
 #include "diffusion/unet_layers.h"
 #include "file_output.h"

@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "diffusion/group_norm.h"
+#include "diffusion/fused_ops.h"
 
 namespace tuiqiao {
 

@@ -1,10 +1,10 @@
-#include "diffusion/norm_kernels.h"
+#include "diffusion/fused_kernels.h"
 
 #include <cmath>
 #include <vector>
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "diffusion/norm_kernels.cpp"
+#define HWY_TARGET_INCLUDE "diffusion/fused_kernels.cpp"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 // After highway.h.

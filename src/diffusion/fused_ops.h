@@ -4,6 +4,7 @@
 
 #include "tuiqiao/diffusion/unet.h"
 
+/// What a network does between convolutions, with first derivatives.
 namespace tuiqiao {
 
 /// What a norm does beside norming.

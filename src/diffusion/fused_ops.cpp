@@ -1,6 +1,6 @@
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
-#include "diffusion/group_norm.h"
+#include "diffusion/fused_ops.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -9,7 +9,7 @@
 
 #include <stdexcept>
 
-#include "diffusion/norm_kernels.h"
+#include "diffusion/fused_kernels.h"
 
 namespace tuiqiao {
 

@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "diffusion/group_norm.h"
+#include "diffusion/fused_ops.h"
 
 namespace tuiqiao {
 namespace {
