@@ -89,6 +89,14 @@ class Comparison {
     values = std::move(kept);
   }
 
+  Measure::Way settled(const OpenedModel& opened, const std::string& sampler, int steps, double rho) const {
+    Measure::Way way{a_.sampler, {}, rho, 1};
+    way.sampler.sampler = sampler;
+    way.sampler.steps = steps;
+    way.sigmas = way.sampler.sigmas(opened);
+    return way;
+  }
+
   void plan(const OpenedModel& opened) {
     drop_repeated(a_.samplers);
     drop_repeated(a_.nfe);
@@ -99,17 +107,14 @@ class Comparison {
     }
     a_.solution_images = std::min(a_.solution_images, a_.measure.count);
     a_.sampler.check_belong(a_.samplers);
-    if (a_.solution_images > 0) solution_sigmas_ = solution_way().sampler.sigmas(opened);
+    if (a_.solution_images > 0) solution_way_ = settled(opened, "dpmpp-2m", a_.solution_steps, 1);
     std::set<std::string> planned;
     for (const std::string& name : a_.samplers) {
       const SamplerInfo& info = sampler_named(name);
       if (info.name == "adaptive") throw std::invalid_argument("--samplers: adaptive chooses its own evaluations");
       for (const int nfe : a_.nfe) {
         for (const double rho : a_.rhos) {
-          Measure::Way way{a_.sampler, {}, rho, 1};
-          way.sampler.sampler = name;
-          way.sampler.steps = steps_of(info, nfe);
-          way.sigmas = way.sampler.sigmas(opened);
+          Measure::Way way = settled(opened, name, steps_of(info, nfe), rho);
           if (planned.insert(key(way, 0)).second) ways_.push_back(std::move(way));
         }
       }
@@ -120,14 +125,12 @@ class Comparison {
     const json kept = kept_results(a_.out, settings_);
     if (kept.is_null()) return;
     for (const json& row : kept_list(a_.out, kept, "rows")) {
-      for (const char* field : {"key", "sampler"}) {
-        if (!row.contains(field) || !row.at(field).is_string())
+      const auto check = [&](const char* field, auto is) {
+        if (!row.contains(field) || !(row.at(field).*is)())
           throw Error(fmt::format("{}: a row has no {}", a_.out, field));
-      }
-      for (const char* field : {"nfe", "rho_bottom", "seed", "fd_fmnist", "kid"}) {
-        if (!row.contains(field) || !row.at(field).is_number())
-          throw Error(fmt::format("{}: a row has no {}", a_.out, field));
-      }
+      };
+      for (const char* field : {"key", "sampler"}) check(field, &json::is_string);
+      for (const char* field : {"nfe", "rho_bottom", "seed", "fd_fmnist", "kid"}) check(field, &json::is_number);
       rows_[row.at("key")] = row;
     }
   }
@@ -147,20 +150,11 @@ class Comparison {
         left == 0 ? 0 : a_.solution_images * a_.solution_steps * static_cast<std::int64_t>(a_.seeds.size())));
   }
 
-  Measure::Way solution_way() const {
-    Measure::Way way{a_.sampler, {}, 1, 1};
-    way.sampler.sampler = "dpmpp-2m";
-    way.sampler.steps = a_.solution_steps;
-    return way;
-  }
-
   /// Of the ODE with plain skips, from the same noise.
   const std::vector<double>& solution(std::uint64_t seed) {
-    if (!solutions_.contains(seed)) {
-      Measure::Way way = solution_way();
-      way.sigmas = solution_sigmas_;
-      solutions_[seed] = measure_->samples(way, seed, a_.solution_images, fmt::format("solution, seed {}", seed));
-    }
+    if (!solutions_.contains(seed))
+      solutions_[seed] =
+          measure_->samples(solution_way_, seed, a_.solution_images, fmt::format("solution, seed {}", seed));
     return solutions_.at(seed);
   }
 
@@ -259,7 +253,7 @@ class Comparison {
   ProgressBar bar_;
   std::vector<Measure::Way> ways_;
   std::unique_ptr<Measure> measure_;
-  std::vector<double> solution_sigmas_;
+  Measure::Way solution_way_;
   std::map<std::uint64_t, std::vector<double>> solutions_;
   ordered_json settings_;
   std::map<std::string, ordered_json> rows_;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <numbers>
 #include <stdexcept>
 
@@ -81,6 +82,25 @@ TEST(SkipTuning, IsThePlainProductWithEachSkip) {
   EXPECT_GT(gap(tuned, plain), 1e-3);
   net.set_join({});
   EXPECT_TRUE(at::equal(answer(net), plain));
+}
+
+// Where convolutions are done in bfloat16, so are the joints that are edited.
+TEST(SkipTuning, AndFreeUAreTheSameInBfloat16) {
+  UNet net = network();
+  const std::function<void()> edits[] = {[&] { net.set_join({}); }, [&] { tune_skips(net, {.bottom = 0.7}); },
+                                         [&] {
+                                           set_freeu(net, {1.2, 1.4, 0.9, 0.2});
+                                         }};
+  for (const auto& edit : edits) {
+    edit();
+    net.set_half_convolutions(false);
+    const Tensor whole = answer(net);
+    net.set_half_convolutions(true);
+    const Tensor half = answer(net);
+    EXPECT_EQ(half.scalar_type(), at::kFloat);
+    EXPECT_LT((half - whole).norm().item<double>(), 0.02 * whole.norm().item<double>());
+    EXPECT_GT(gap(half, whole), 0);
+  }
 }
 
 TEST(SkipTuning, MayDependOnSigma) {
