@@ -2,16 +2,14 @@
 
 namespace tuiqiao {
 
-/// Keeps BLAS to the calling thread while it lives: its callers spread over OpenMP's threads themselves.
+/// Keeps BLAS to the calling thread while one lives, in whatever thread: its callers spread over OpenMP's threads
+/// themselves.
 class SerialBlas {
  public:
   SerialBlas();
   ~SerialBlas();
   SerialBlas(const SerialBlas&) = delete;
   SerialBlas& operator=(const SerialBlas&) = delete;
-
- private:
-  int threads_ = 0;
 };
 
 }  // namespace tuiqiao

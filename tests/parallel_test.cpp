@@ -1,11 +1,15 @@
 #include "parallel.h"
 
+#include <cblas.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "serial_blas.h"
 
 namespace tuiqiao {
 namespace {
@@ -41,6 +45,20 @@ TEST(ParallelFor, ThrowsWhatABodyThrewAfterAllOthersRan) {
                std::runtime_error);
   EXPECT_EQ(ran, 100);
 }
+
+#ifdef OPENBLAS_VERSION
+TEST(SerialBlas, EndsWithTheLastOfThoseThatOverlap) {
+  const int before = openblas_get_num_threads();
+  openblas_set_num_threads(3);
+  auto first = std::make_unique<SerialBlas>(), second = std::make_unique<SerialBlas>();
+  EXPECT_EQ(openblas_get_num_threads(), 1);
+  first.reset();
+  EXPECT_EQ(openblas_get_num_threads(), 1);
+  second.reset();
+  EXPECT_EQ(openblas_get_num_threads(), 3);
+  openblas_set_num_threads(before);
+}
+#endif
 
 }  // namespace
 }  // namespace tuiqiao
