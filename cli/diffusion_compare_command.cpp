@@ -15,6 +15,7 @@
 #include "diffusion_commands.h"
 #include "diffusion_measure.h"
 #include "file_output.h"
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/error.h"
 
@@ -279,7 +280,10 @@ Run add_diffusion_compare(CLI::App& app) {
       ->delimiter(',')
       ->check(CLI::Range(1, 100000));
   app.add_option("--rhos", a.rhos, "Factors of the deepest skip [1]")->type_name("R,...")->delimiter(',');
-  app.add_option("--seeds", a.seeds, "Of the noise, one measurement each [0]")->type_name("S,...")->delimiter(',');
+  app.add_option("--seeds", a.seeds, "Of the noise, one measurement each [0]")
+      ->type_name("S,...")
+      ->delimiter(',')
+      ->check(whole_number());
   app.add_option("--solution-steps", a.solution_steps, "Of the solution that distances are to (dpmpp-2m) [500]")
       ->type_name("N")
       ->check(CLI::Range(1, 1000000));

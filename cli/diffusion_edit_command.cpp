@@ -14,6 +14,7 @@
 #include "diffusion_sampler_options.h"
 #include "file_output.h"
 #include "npy.h"
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/diffusion/images.h"
 #include "tuiqiao/diffusion/samplers.h"
@@ -230,7 +231,7 @@ Run add_diffusion_edit(CLI::App& app) {
   app.add_option("--variations", a.variations, "Edits of each datum, by noise of their own [4]")
       ->type_name("N")
       ->check(CLI::Range(1, 1000));
-  app.add_option("--seed", a.seed, "Of all noise [0]")->type_name("S");
+  app.add_option("--seed", a.seed, "Of all noise [0]")->type_name("S")->check(whole_number());
   app.add_option("--batch", a.batch, "Data at once [64]")
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 31));

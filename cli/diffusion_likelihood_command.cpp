@@ -15,6 +15,7 @@
 #include "diffusion_inputs.h"
 #include "diffusion_model.h"
 #include "file_output.h"
+#include "program.h"
 #include "terminal.h"
 #include "text/utf8.h"
 #include "tuiqiao/diffusion/likelihood.h"
@@ -186,7 +187,7 @@ Run add_diffusion_likelihood(CLI::App& app) {
                  "Of Hutchinson's estimate of the trace; 0: exact, as many as numbers in a datum [1]")
       ->type_name("N")
       ->check(CLI::Range(0, 1000000));
-  app.add_option("--seed", a.options.seed, "Of the probes [0]")->type_name("S");
+  app.add_option("--seed", a.options.seed, "Of the probes [0]")->type_name("S")->check(whole_number());
   app.add_option("--sigma-min", a.sigma_min, "Noise that data are taken to have [the process's first]")
       ->type_name("S")
       ->check(CLI::PositiveNumber);

@@ -133,7 +133,9 @@ Run add_diffusion_classifier(CLI::App& app) {
   app.add_option("--learning-rate", a.options.learning_rate, "Of AdamW, falling to 0 [0.001]")
       ->type_name("R")
       ->check(CLI::PositiveNumber);
-  app.add_option("--seed", a.options.seed, "Of weights, order and what is dropped [0]")->type_name("S");
+  app.add_option("--seed", a.options.seed, "Of weights, order and what is dropped [0]")
+      ->type_name("S")
+      ->check(whole_number());
   a.device.add_threads_to(app);
   return [arguments](const std::stop_token& stop) { return train_classifier(*arguments, stop); };
 }

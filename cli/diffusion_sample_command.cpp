@@ -15,6 +15,7 @@
 #include "diffusion_sampler_options.h"
 #include "file_output.h"
 #include "npy.h"
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/diffusion/ancestral.h"
 #include "tuiqiao/diffusion/images.h"
@@ -296,8 +297,10 @@ Run add_diffusion_sample(CLI::App& app) {
   app.add_option("--clip", a.clip, "Hold predicted data within [-C, C]; 0 lets it be [the model's own, else 0]")
       ->type_name("C")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--seed", a.seed, "Of all noise [0]")->type_name("S");
-  app.add_option("--first", a.first, "Number of the first image, for its noise [0]")->type_name("I");
+  app.add_option("--seed", a.seed, "Of all noise [0]")->type_name("S")->check(whole_number());
+  app.add_option("--first", a.first, "Number of the first image, for its noise [0]")
+      ->type_name("I")
+      ->check(whole_number());
   app.add_option("--initial-noise", a.initial_noise, "An .npy file of N(0, 1) numbers to start from; its length is -n")
       ->type_name("FILE");
   app.add_option("--batch", a.batch, "Images at once [64]")->type_name("N")->check(positive);

@@ -18,6 +18,7 @@
 #include "chart_picture.h"
 #include "diffusion_commands.h"
 #include "file_output.h"
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/diffusion/training.h"
 #include "tuiqiao/error.h"
@@ -332,7 +333,7 @@ Run add_diffusion_train(CLI::App& app) {
   app.add_option("--type", a.type, "Of the weights in OUT/model: F32, F16 or BF16 [F32]")
       ->type_name("TYPE")
       ->check(CLI::IsMember({"F32", "F16", "BF16"}));
-  app.add_option("--seed", t.seed, "Of weights, order and noise [0]")->type_name("S");
+  app.add_option("--seed", t.seed, "Of weights, order and noise [0]")->type_name("S")->check(whole_number());
   app.add_option("--save-every", a.save_every, "Steps between states [200]")->type_name("N")->check(positive);
   app.add_option("--log-every", a.log_every, "Steps between lines of metrics [50]")->type_name("N")->check(positive);
   app.add_option("--sample-every", a.sample_every, "Steps between sample grids [1000]")

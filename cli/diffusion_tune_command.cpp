@@ -13,6 +13,7 @@
 #include "diffusion_commands.h"
 #include "diffusion_measure.h"
 #include "file_output.h"
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/error.h"
 
@@ -199,7 +200,10 @@ Run add_diffusion_tune(CLI::App& app) {
   app.add_option("--nfe", a.nfe, "Evaluations of the network for each image, in about [8]")
       ->type_name("N")
       ->check(CLI::Range(1, 100000));
-  app.add_option("--seeds", a.seeds, "Of the noise, one measurement each [0]")->type_name("S,...")->delimiter(',');
+  app.add_option("--seeds", a.seeds, "Of the noise, one measurement each [0]")
+      ->type_name("S,...")
+      ->delimiter(',')
+      ->check(whole_number());
   app.add_option("--grid", a.grid, "Values of rho_bottom to begin with [0.7,0.75,...,1.15]")
       ->type_name("R,...")
       ->delimiter(',');

@@ -17,6 +17,7 @@
 #include "bytes_text.h"
 #include "commands.h"
 #include "model_file.h"
+#include "program.h"
 #include "terminal.h"
 #include "text/utf8.h"
 #include "tuiqiao/text/answering.h"
@@ -467,7 +468,7 @@ Run add_generate(CLI::App& app) {
   const auto answer = [&](auto&&... rest) { return option("Answer", rest...); };
   answer("-n,--max-tokens", o.generate.max_tokens, "N", "Most tokens of an answer [128]")->check(number(1, 1 << 20));
   answer("--temp", o.generate.temperature, "T", "Temperature; 0 takes the most probable token [0]")->check(number(0));
-  answer("--seed", o.generate.seed, "N", "Of the draws [0]")->check(number(0));
+  answer("--seed", o.generate.seed, "N", "Of the draws [0]")->check(whole_number());
   flag("Answer", "--json", a.json, "One JSON object a token, and a summary, on standard output");
   answer("--html", a.html, "FILE", "Write the coloured answers here")->check(not_empty());
   return [arguments](const std::stop_token& stop) { return run(*arguments, stop); };

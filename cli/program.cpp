@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <cstdint>
+#include <limits>
 #include <new>
 #include <sstream>
 #include <stdexcept>
@@ -38,6 +41,17 @@ std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv) {
     return say(kUsage, fmt::format("{} (see --help)", error.what()));
   }
   return std::nullopt;
+}
+
+CLI::Validator whole_number() {
+  const auto check = [](const std::string& text) -> std::string {
+    std::uint64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error == std::errc() && stop == end) return "";
+    return fmt::format("{} is no whole number from 0 to {}", text, std::numeric_limits<std::uint64_t>::max());
+  };
+  return {check, ""};
 }
 
 std::filesystem::path data_file(const std::filesystem::path& name) {

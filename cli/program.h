@@ -16,6 +16,9 @@ int say(int code, std::string_view what);
 /// Reads the arguments; the exit code where there is nothing more to do, for help or a mistake.
 std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv);
 
+/// Takes whole numbers from 0 to 2^64 - 1; CLI11 itself reads -1 as the largest, and larger ones too.
+CLI::Validator whole_number();
+
 /// A file or folder that comes with the program, by its name in the source tree: in the current folder, else where it
 /// was installed (share/tuiqiao), else in the current folder still.
 std::filesystem::path data_file(const std::filesystem::path& name);

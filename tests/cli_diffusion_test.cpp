@@ -288,6 +288,8 @@ TEST_F(DiffusionCli, NamesWhatIsWrongWithSampling) {
   expect_refused(sample(model, {"--process-steps", "10"}), kUsage, {"--process-steps"});
   expect_refused(sample(model, {"--data", path("bars.npy")}), kUsage, {"--data", "--variance optimal"});
   expect_refused(sample(analytic(), {"--first", "4294967295", "-n", "2"}), kUsage, {"--first"});
+  expect_refused(sample(analytic(), {"--seed", "-1"}), kUsage, {"--seed", "-1", "18446744073709551615"});
+  expect_refused(sample(analytic(), {"--seed", "18446744073709551616"}), kUsage, {"--seed", "18446744073709551616"});
   expect_refused(sample(model, {"--sampler", "euler", "--schedule", "log_sigma", "--sigma-max", "1", "--sigma-min", "1",
                                 "--trajectory", path("t.png")}),
                  kUsage, {"--trajectory"});

@@ -117,6 +117,7 @@ TEST_F(Cli, RefusesWrongOptions) {
                                      {"--temp", "nan"},
                                      {"--seed", "-1"},
                                      {"--seed", "x"},
+                                     {"--seed", "18446744073709551616"},
                                      {"--abstain-entropy", "2"},
                                      {"--abstain", "--abstain-divergence", "2"},
                                      {"--cache-limit", "5GB"},
