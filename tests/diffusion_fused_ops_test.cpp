@@ -181,6 +181,11 @@ TEST_F(GroupNormSilu, JoinsChannels) {
     }
   }
   EXPECT_THROW(joined({at::zeros({2, 3, 4, 4}), at::zeros({2, 3, 2, 2})}, false), std::invalid_argument);
+  const Tensor image = at::zeros({2, 3, 4, 4});
+  for (const auto type : {at::kHalf, at::kDouble}) {  // which would be read as if it were float32
+    EXPECT_THROW(joined({image, image.to(type)}, false), std::invalid_argument);
+    EXPECT_THROW(joined({image.to(type), image}, true), std::invalid_argument);
+  }
 }
 
 TEST_F(GroupNormSilu, SumIsOneOfFloat32) {

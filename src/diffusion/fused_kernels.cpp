@@ -228,14 +228,19 @@ void with_type(ImageNumbers numbers, const Call& call) {
   }
 }
 
+template <class Call>
+void with_type(ImageOutput numbers, const Call& call) {
+  if (numbers.half) {
+    call(static_cast<std::uint16_t*>(numbers.data));
+  } else {
+    call(static_cast<float*>(numbers.data));
+  }
+}
+
 void norm_image(const NormShape& shape, const NormParameters& parameters, float eps, ImageNumbers x, ImageOutput y,
                 float* mean, float* rate) {
   with_type(x, [&](const auto* in) {
-    if (y.half) {
-      norm_of(shape, parameters, eps, in, static_cast<std::uint16_t*>(y.data), mean, rate);
-    } else {
-      norm_of(shape, parameters, eps, in, static_cast<float*>(y.data), mean, rate);
-    }
+    with_type(y, [&](auto* out) { norm_of(shape, parameters, eps, in, out, mean, rate); });
   });
 }
 
@@ -256,18 +261,14 @@ void spread(const In* from, std::size_t channels, float factor, std::size_t plac
 }
 
 void join_images(const ChannelPart& left, const ChannelPart& right, std::size_t places, ImageOutput y) {
-  std::size_t first = 0;
-  for (const ChannelPart& part : {left, right}) {
+  const std::size_t stride = left.channels + right.channels;
+  const auto place_at = [&](const ChannelPart& part, std::size_t first) {
     with_type(part.numbers, [&](const auto* from) {
-      const std::size_t stride = left.channels + right.channels;
-      if (y.half) {
-        spread(from, part.channels, part.factor, places, static_cast<std::uint16_t*>(y.data) + first, stride);
-      } else {
-        spread(from, part.channels, part.factor, places, static_cast<float*>(y.data) + first, stride);
-      }
+      with_type(y, [&](auto* to) { spread(from, part.channels, part.factor, places, to + first, stride); });
     });
-    first += part.channels;
-  }
+  };
+  place_at(left, 0);
+  place_at(right, left.channels);
 }
 
 void sum_images(ImageNumbers a, ImageNumbers b, std::size_t count, float* sum) {

@@ -113,6 +113,10 @@ class Join : public torch::autograd::Function<Join> {
     const std::int64_t channels[] = {a.size(1), b.size(1)}, places = a.size(2) * a.size(3);
     if (b.size(0) != a.size(0) || b.size(2) != a.size(2) || b.size(3) != a.size(3))
       throw std::invalid_argument("[UNet] what joins has not the same images or sizes");
+    for (const Tensor& side : {a, b}) {
+      if (!is_half(side) && side.scalar_type() != at::kFloat)
+        throw std::invalid_argument("[UNet] what joins is neither float32 nor bfloat16");
+    }
     Tensor y = at::empty({a.size(0), channels[0] + channels[1], a.size(2), a.size(3)},
                          a.options().dtype(half ? at::kBFloat16 : at::kFloat), kLayout);
     at::parallel_for(0, a.size(0), 1, [&](std::int64_t first, std::int64_t last) {

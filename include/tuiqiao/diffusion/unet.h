@@ -54,7 +54,8 @@ UNetConfig read_unet_config(const std::filesystem::path& file);
 std::string unet_config_text(const UNetConfig& config);
 
 /// What meets where a skip joins: the network goes on with `upward` and `skip_factor * skip`, side by side as channels.
-/// Shapes: upward [B, C, H, W], skip [B, D, H, W], float32 or, with half convolutions, bfloat16.
+/// Shapes: upward [B, C, H, W], skip [B, D, H, W], float32 or, with half convolutions, bfloat16; UNet::forward throws
+///         std::invalid_argument where an edit leaves other types or sizes.
 struct Joint {
   at::Tensor upward;  ///< what comes up through the network
   at::Tensor skip;    ///< what was kept on the way down
