@@ -1,5 +1,6 @@
 #include "diffusion/fused_kernels.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -34,74 +35,82 @@ template <class D>
 HWY_INLINE void store(D, hn::Vec<D> v, std::uint16_t* to) {
   const hn::Rebind<std::uint16_t, D> bits;
   const hn::Rebind<std::uint32_t, D> wide;
-  const hn::Rebind<std::int32_t, D> whole;
   const auto number = hn::BitCast(wide, v);
   const auto odd = hn::And(hn::ShiftRight<16>(number), hn::Set(wide, 1));
   const auto rounded = hn::ShiftRight<16>(hn::Add(number, hn::Add(odd, hn::Set(wide, 0x7FFF))));
   const auto kept = hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(v)), hn::Set(wide, 0x7FC0), rounded);
-  hn::StoreU(hn::DemoteTo(bits, hn::BitCast(whole, kept)), bits, to);
+  hn::StoreU(hn::TruncateTo(bits, kept), bits, to);
 }
 
-/// 1 / (1 + e^-u), within 2e-7 of it: e^-u = 2^n e^r with |r| <= ln(2) / 2, and e^r by its Taylor polynomial of
-/// degree 7.
-template <class D>
-HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> u) {
+/// Vectors whose work is interleaved: a single one's dozens of operations each wait for the one before.
+constexpr std::size_t kTogether = 4;
+
+/// s = 1 / (1 + e^-u), within 2e-7 of it: e^-u = 2^n e^-r with |r| <= ln(2) / 2, and e^-r by the polynomial of degree 5
+/// that is 1 at 0 and whose greatest relative error is least (1e-7).
+template <class D, std::size_t N>
+HWY_INLINE void sigmoid(D d, const hn::Vec<D> (&u)[N], hn::Vec<D> (&s)[N]) {
   const hn::RebindToSigned<D> whole;
-  const auto one = hn::Set(d, 1.0F);
-  const auto z = hn::Max(hn::Min(hn::Neg(u), hn::Set(d, 80.0F)), hn::Set(d, -80.0F));
+  const auto one = hn::Set(d, 1.0F), to_whole = hn::Set(d, 0x1.8p23F);
+  hn::Vec<D> n[N], r[N];
+  for (std::size_t i = 0; i < N; ++i) r[i] = hn::Max(hn::Min(u[i], hn::Set(d, 80.0F)), hn::Set(d, -80.0F));
   // Of a float32 near 1.5 * 2^23 the lowest bits are a whole number.
-  const auto to_whole = hn::Set(d, 0x1.8p23F), shifted = hn::MulAdd(z, hn::Set(d, 0x1.715476p0F), to_whole);
-  const auto n = hn::Sub(shifted, to_whole);
-  const auto r = hn::NegMulAdd(n, hn::Set(d, -0x1.05c61p-29F), hn::NegMulAdd(n, hn::Set(d, 0x1.62e43p-1F), z));
-  auto e = hn::MulAdd(r, hn::Set(d, 1.0F / 5040), hn::Set(d, 1.0F / 720));
-  for (const float factor : {1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F})
-    e = hn::MulAdd(e, r, hn::Set(d, factor));
-  e = hn::BitCast(d, hn::Add(hn::BitCast(whole, e), hn::ShiftLeft<23>(hn::BitCast(whole, shifted))));
-  const auto below = hn::Add(one, e);
+  for (std::size_t i = 0; i < N; ++i) n[i] = hn::MulAdd(r[i], hn::Set(d, -0x1.715476p0F), to_whole);
+  for (std::size_t i = 0; i < N; ++i) {
+    const auto times = hn::Sub(n[i], to_whole);
+    r[i] = hn::MulAdd(times, hn::Set(d, -0x1.05c61p-29F), hn::MulAdd(times, hn::Set(d, 0x1.62e43p-1F), r[i]));
+    s[i] = hn::MulAdd(r[i], hn::Set(d, -0x1.0fa82p-7F), hn::Set(d, 0x1.573a6cp-5F));
+  }
+  for (const float factor : {-0x1.555a6cp-3F, 0x1.fffdc6p-2F, -0x1.fffff6p-1F, 1.0F}) {
+    for (std::size_t i = 0; i < N; ++i) s[i] = hn::MulAdd(s[i], r[i], hn::Set(d, factor));
+  }
+  for (std::size_t i = 0; i < N; ++i) {
+    const auto power = hn::ShiftLeft<23>(hn::BitCast(whole, n[i]));
+    n[i] = hn::Add(one, hn::BitCast(d, hn::Add(hn::BitCast(whole, s[i]), power)));
+  }
 #if HWY_ARCH_X86
-  const auto near = hn::ApproximateReciprocal(below);  // 12 bits or more; a step of Newton's doubles them
-  return hn::MulAdd(near, hn::NegMulAdd(below, near, one), near);
+  // 12 bits or more; a step of Newton's doubles them.
+  for (std::size_t i = 0; i < N; ++i) r[i] = hn::ApproximateReciprocal(n[i]);
+  for (std::size_t i = 0; i < N; ++i) s[i] = hn::MulAdd(r[i], hn::NegMulAdd(n[i], r[i], one), r[i]);
 #else
-  return hn::Div(one, below);
+  for (std::size_t i = 0; i < N; ++i) s[i] = hn::Div(one, n[i]);
 #endif
 }
 
-/// Three sums a channel over all places of body(d, channel, place, sums...), which adds to them.
+/// K sums a channel over all places of body(d, channel, place, sums), which adds to sums[0] to sums[K - 1].
+template <std::size_t K>
 class PlaceSums {
  public:
-  explicit PlaceSums(const NormShape& shape) : shape_(shape) {
-    for (auto& sums : sums_) sums.assign(shape.channels, 0);
-  }
-
   template <class Body>
-  HWY_INLINE void add(const Body& body) {
-    constexpr std::size_t kTogether = 256;
-    for (std::size_t first = 0; first < shape_.places; first += kTogether) {
-      const std::size_t last = HWY_MIN(first + kTogether, shape_.places);
-      for_each_vector<float>(shape_.channels, [&](auto d, std::size_t c) HWY_ATTR {
-        auto a0 = hn::Zero(d), a1 = a0, a2 = a0, b0 = a0, b1 = a0, b2 = a0;
-        std::size_t place = first;
-        for (; place + 2 <= last; place += 2) {
-          body(d, c, place, a0, a1, a2);
-          body(d, c, place + 1, b0, b1, b2);
-        }
-        if (place < last) body(d, c, place, a0, a1, a2);
-        keep(d, c, hn::Add(a0, b0), 0), keep(d, c, hn::Add(a1, b1), 1), keep(d, c, hn::Add(a2, b2), 2);
-      });
+  PlaceSums(const NormShape& shape, const Body& body) : channels_(shape.channels), sums_(K * channels_) {
+    constexpr std::size_t kBlock = 64;  // places that are summed in float32
+    std::vector<float> block(sums_.size());
+    for (std::size_t first = 0; first < shape.places; first += kBlock) {
+      const std::size_t last = HWY_MIN(first + kBlock, shape.places);
+      std::fill(block.begin(), block.end(), 0.0F);
+      std::size_t place = first;
+      for (; place + kTogether <= last; place += kTogether) add<kTogether>(body, place, block.data());
+      for (; place < last; ++place) add<1>(body, place, block.data());
+      for (std::size_t i = 0; i < block.size(); ++i) sums_[i] += static_cast<double>(block[i]);
     }
   }
-  double of(std::size_t channel, int which) const { return sums_[which][channel]; }
+  double of(std::size_t channel, std::size_t which = 0) const { return sums_[which * channels_ + channel]; }
 
  private:
-  template <class D>
-  HWY_INLINE void keep(D d, std::size_t channel, hn::Vec<D> v, int which) {
-    HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)];
-    hn::StoreU(v, d, lanes);
-    for (std::size_t i = 0; i < hn::Lanes(d); ++i) sums_[which][channel + i] += static_cast<double>(lanes[i]);
+  template <std::size_t N, class Body>
+  HWY_INLINE void add(const Body& body, std::size_t place, float* block) {
+    for_each_vector<float>(channels_, [&](auto d, std::size_t c) HWY_ATTR {
+      hn::Vec<decltype(d)> sums[K];
+      for (std::size_t k = 0; k < K; ++k) sums[k] = hn::Zero(d);
+      for (std::size_t i = 0; i < N; ++i) body(d, c, place + i, sums);
+      for (std::size_t k = 0; k < K; ++k) {
+        float* sum = block + k * channels_ + c;
+        hn::StoreU(hn::Add(hn::LoadU(d, sum), sums[k]), d, sum);
+      }
+    });
   }
 
-  const NormShape& shape_;
-  std::vector<double> sums_[3];
+  std::size_t channels_;
+  std::vector<double> sums_;
 };
 
 float shift_of(const NormParameters& parameters, std::size_t channel) {
@@ -113,50 +122,63 @@ struct Channels {
   Channels(const NormShape& shape, const NormParameters& parameters, const float* mean, const float* rate)
       : centre(shape.channels), scale(shape.channels), rates(shape.channels) {
     const std::size_t width = shape.channels / shape.groups;
-    for (std::size_t c = 0; c < shape.channels; ++c) {
-      centre[c] = mean[c / width] - shift_of(parameters, c);
-      rates[c] = rate[c / width];
-      scale[c] = parameters.weight[c] * rates[c];
+    for (std::size_t g = 0, c = 0; g < shape.groups; ++g) {
+      for (; c < (g + 1) * width; ++c) {
+        centre[c] = mean[g] - shift_of(parameters, c);
+        rates[c] = rate[g];
+        scale[c] = parameters.weight[c] * rate[g];
+      }
     }
   }
   std::vector<float> centre, scale, rates;
 };
+
+/// The channels of N places as normed, and their SiLU where `activate`.
+template <std::size_t N, class In, class Out>
+HWY_INLINE void norm_places(const Channels& of, const float* bias, bool activate, std::size_t channels, const In* x,
+                            Out* y) {
+  for_each_vector<float>(channels, [&](auto d, std::size_t c) HWY_ATTR {
+    const auto centre = hn::LoadU(d, &of.centre[c]), scale = hn::LoadU(d, &of.scale[c]), up = hn::LoadU(d, bias + c);
+    hn::Vec<decltype(d)> u[N], s[N];
+    for (std::size_t i = 0; i < N; ++i) u[i] = hn::MulAdd(hn::Sub(load(d, x + i * channels + c), centre), scale, up);
+    if (activate) {
+      sigmoid(d, u, s);
+      for (std::size_t i = 0; i < N; ++i) u[i] = hn::Mul(u[i], s[i]);
+    }
+    for (std::size_t i = 0; i < N; ++i) store(d, u[i], y + i * channels + c);
+  });
+}
 
 template <class In, class Out>
 void norm_of(const NormShape& shape, const NormParameters& parameters, float eps, const In* x, Out* y, float* mean,
              float* rate) {
   const std::size_t width = shape.channels / shape.groups, channels = shape.channels;
   const auto count = static_cast<double>(width * shape.places);
-  PlaceSums totals(shape);
-  totals.add([&](auto d, std::size_t c, std::size_t place, auto& sum, auto&, auto&)
-                 HWY_ATTR { sum = hn::Add(sum, load(d, x + place * channels + c)); });
+  const PlaceSums<1> totals(shape, [&](auto d, std::size_t c, std::size_t place, auto& sums)
+                                       HWY_ATTR { sums[0] = hn::Add(sums[0], load(d, x + place * channels + c)); });
   for (std::size_t g = 0; g < shape.groups; ++g) {
     double sum = 0;
     for (std::size_t c = g * width; c < (g + 1) * width; ++c)
-      sum += totals.of(c, 0) + static_cast<double>(shape.places) * static_cast<double>(shift_of(parameters, c));
+      sum += totals.of(c) + static_cast<double>(shape.places) * static_cast<double>(shift_of(parameters, c));
     mean[g] = static_cast<float>(sum / count);
     rate[g] = 1;
   }
   Channels of(shape, parameters, mean, rate);
-  PlaceSums squares(shape);
-  squares.add([&](auto d, std::size_t c, std::size_t place, auto& sum, auto&, auto&) HWY_ATTR {
+  const PlaceSums<1> squares(shape, [&](auto d, std::size_t c, std::size_t place, auto& sums) HWY_ATTR {
     const auto from_mean = hn::Sub(load(d, x + place * channels + c), hn::LoadU(d, &of.centre[c]));
-    sum = hn::MulAdd(from_mean, from_mean, sum);
+    sums[0] = hn::MulAdd(from_mean, from_mean, sums[0]);
   });
   for (std::size_t g = 0; g < shape.groups; ++g) {
     double sum = 0;
-    for (std::size_t c = g * width; c < (g + 1) * width; ++c) sum += squares.of(c, 0);
+    for (std::size_t c = g * width; c < (g + 1) * width; ++c) sum += squares.of(c);
     rate[g] = static_cast<float>(1 / std::sqrt(sum / count + static_cast<double>(eps)));
   }
   of = Channels(shape, parameters, mean, rate);
-  for (std::size_t place = 0; place < shape.places; ++place) {
-    for_each_vector<float>(channels, [&](auto d, std::size_t c) HWY_ATTR {
-      const std::size_t at = place * channels + c;
-      auto u = hn::Sub(load(d, x + at), hn::LoadU(d, &of.centre[c]));
-      u = hn::MulAdd(u, hn::LoadU(d, &of.scale[c]), hn::LoadU(d, parameters.bias + c));
-      store(d, shape.activate ? hn::Mul(u, sigmoid(d, u)) : u, y + at);
-    });
-  }
+  std::size_t place = 0;
+  for (; place + kTogether <= shape.places; place += kTogether)
+    norm_places<kTogether>(of, parameters.bias, shape.activate, channels, x + place * channels, y + place * channels);
+  for (; place < shape.places; ++place)
+    norm_places<1>(of, parameters.bias, shape.activate, channels, x + place * channels, y + place * channels);
 }
 
 template <class In, class Up>
@@ -173,17 +195,19 @@ void gradient_of(const NormShape& shape, const NormParameters& parameters, const
     const auto above = load(d, upper + at);
     if (!shape.activate) return above;
     const auto u = hn::MulAdd(z, hn::LoadU(d, parameters.weight + c), hn::LoadU(d, parameters.bias + c));
-    const auto s = sigmoid(d, u), one = hn::Set(d, 1.0F);
-    return hn::Mul(above, hn::Mul(s, hn::MulAdd(u, hn::Sub(one, s), one)));
+    hn::Vec<decltype(d)> s[1];
+    sigmoid(d, {u}, s);
+    const auto one = hn::Set(d, 1.0F);
+    return hn::Mul(above, hn::Mul(s[0], hn::MulAdd(u, hn::Sub(one, s[0]), one)));
   };
 
-  PlaceSums sums(shape);
-  sums.add([&](auto d, std::size_t c, std::size_t place, auto& plain, auto& weighted, auto& of_normed) HWY_ATTR {
+  // Of the gradient, of it times x as normed, and of that.
+  const PlaceSums<3> sums(shape, [&](auto d, std::size_t c, std::size_t place, auto& three) HWY_ATTR {
     const std::size_t at = place * channels + c;
     const auto z = normed(d, c, at), down = before_activation(d, c, at, z);
-    plain = hn::Add(plain, down);
-    weighted = hn::MulAdd(down, z, weighted);
-    of_normed = hn::Add(of_normed, z);
+    three[0] = hn::Add(three[0], down);
+    three[1] = hn::MulAdd(down, z, three[1]);
+    three[2] = hn::Add(three[2], z);
   });
   std::vector<float> first(channels), second(channels);
   for (std::size_t g = 0; g < shape.groups; ++g) {
