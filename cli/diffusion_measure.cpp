@@ -55,7 +55,7 @@ Measure::Measure(const MeasureArguments& arguments, const ModelArguments& model,
   const DiffusionModel& network = *opened.network;
   model_ = std::make_unique<DiffusionModel>(
       DiffusionModel{network.net.clone(), network.process, network.channels, network.height, network.width});
-  model_->net.set_half_convolutions(model.half);
+  model_->net.set_half_convolutions(model.half, true);
   clip_ = opened.clip;
   const Images images = read_images(a_.reference);
   reference_ = classifier_->features(images, progress_);

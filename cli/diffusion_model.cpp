@@ -149,7 +149,7 @@ OpenedModel open_model(const ModelArguments& arguments, const std::string& devic
   if (arguments.names_process())
     throw std::invalid_argument("--beta-schedule and --process-steps are of analytic models; a network has its own");
   const auto network = std::make_shared<DiffusionModel>(load_diffusion_model(arguments.model, at::Device(device)));
-  network->net.set_half_convolutions(arguments.half);
+  network->net.set_half_convolutions(arguments.half, true);
   set_skips(arguments, network->net);
   OpenedModel opened{network, {}, network->process.schedule(), {network->channels, network->height, network->width}};
   opened.clip = network->process.clip;

@@ -219,6 +219,22 @@ TEST_F(Unet, ConvolvesInBfloat16WhereThatIsAskedFor) {
   EXPECT_LT(difference(net.forward(want["x"], want["t"]), want["output"]), 1e-5);
 }
 
+TEST_F(Unet, RoundsWeightsOnceWhereTheyAreFinal) {
+  const Case want("plain");
+  UNet net = UNet::load(kCases / "plain");
+  net.set_half_convolutions(true);
+  const Tensor each_time = net.forward(want["x"], want["t"]);
+  net.set_half_convolutions(true, true);
+  EXPECT_TRUE(at::equal(net.forward(want["x"], want["t"]), each_time));
+  net.to(at::kCPU);
+  for (const auto& [name, tensor] : net.parameters()) {
+    if (tensor.dim() == 4) tensor.zero_();
+  }
+  EXPECT_TRUE(at::equal(net.forward(want["x"], want["t"]), each_time));
+  net.set_half_convolutions(true);
+  EXPECT_FALSE(at::equal(net.forward(want["x"], want["t"]), each_time));
+}
+
 TEST_F(Unet, NamesTheFieldThatIsWrong) {
   const auto wrong = [&](const char* field, const nlohmann::json& value) {
     copy("plain");

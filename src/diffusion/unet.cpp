@@ -120,7 +120,7 @@ struct UNet::Parts {
   std::optional<Attention> middle_attention;
   EditJoint edit_joint;  ///< or none
   bool training = false;
-  bool half_convolutions = false;
+  HalfConvolutions half_convolutions;
 };
 
 UNet::Parts::Parts(const UNetConfig& config_, std::uint64_t seed) : config(config_) {
@@ -249,13 +249,13 @@ Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& classes) co
       Joint joint{h, skips.back()};
       skips.pop_back();
       if (p.edit_joint) p.edit_joint(joint, static_cast<int>(skips.size()));
-      h = block.resnets[i](joined(joint, p.half_convolutions), time, p.training);
+      h = block.resnets[i](joined(joint, p.half_convolutions.on), time, p.training);
       if (!block.attentions.empty()) h = block.attentions[i](h);
     }
-    if (block.resize_conv) h = (*block.resize_conv)(upsampled(p.half_convolutions ? h.to(at::kBFloat16) : h));
+    if (block.resize_conv) h = (*block.resize_conv)(upsampled(p.half_convolutions.on ? h.to(at::kBFloat16) : h));
     if (block.resize_resnet) h = (*block.resize_resnet)(h, time, p.training);
   }
-  h = p.conv_out(p.norm_out.activated(h, Activation::silu, p.half_convolutions)).to(at::kFloat);
+  h = p.conv_out(p.norm_out.activated(h, Activation::silu, p.half_convolutions.on)).to(at::kFloat);
   return config.time_embedding_type == "fourier" ? h / times.reshape({-1, 1, 1, 1}) : h;
 }
 
@@ -276,11 +276,17 @@ int UNet::skips() const {
 
 void UNet::set_join(EditJoint edit) { parts_->edit_joint = std::move(edit); }
 void UNet::set_training(bool training) { parts_->training = training; }
-void UNet::set_half_convolutions(bool half) { parts_->half_convolutions = half; }
+void UNet::set_half_convolutions(bool half, bool weights_are_final) {
+  parts_->half_convolutions = {half, {}};
+  if (!half || !weights_are_final) return;
+  for (const auto& [name, tensor] : parts_->named)
+    parts_->half_convolutions.rounded.push_back(tensor.detach().to(at::kBFloat16));
+}
 
 void UNet::to(const at::Device& device) {
   // The layers' handles are the same tensors: their data is exchanged.
   for (auto& [name, tensor] : parts_->named) tensor.set_data(tensor.to(device));
+  for (Tensor& tensor : parts_->half_convolutions.rounded) tensor = tensor.to(device);
 }
 at::Device UNet::device() const { return parts_->named.front().second.device(); }
 

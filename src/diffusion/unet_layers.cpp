@@ -17,7 +17,8 @@ namespace {
 constexpr auto kLayout = at::MemoryFormat::ChannelsLast;
 }
 
-ParameterMaker::ParameterMaker(std::vector<std::pair<std::string, Tensor>>& named, const bool& half, std::uint64_t seed)
+ParameterMaker::ParameterMaker(std::vector<std::pair<std::string, Tensor>>& named, const HalfConvolutions& half,
+                               std::uint64_t seed)
     : named_(named), half_(half), random_(at::detail::createCPUGenerator(seed)) {}
 
 Tensor ParameterMaker::keep(const std::string& name, const Tensor& values) {
@@ -48,15 +49,17 @@ Linear::Linear(ParameterMaker& make, const std::string& name, int in, int out) {
 Tensor Linear::operator()(const Tensor& x) const { return at::linear(x, weight, bias); }
 
 Conv::Conv(ParameterMaker& make, const std::string& name, int in, int out, int kernel, bool zero)
-    : padding(kernel / 2), half(&make.half()) {
+    : padding(kernel / 2), half(&make.half()), index(make.index()) {
   const double bound = zero ? 0 : 1 / std::sqrt(in * kernel * kernel);
   weight = make.uniform(name + ".weight", {out, in, kernel, kernel}, bound);
   bias = make.uniform(name + ".bias", {out}, bound);
 }
 
 Tensor Conv::operator()(const Tensor& x) const {
-  const auto type = *half ? at::kBFloat16 : at::kFloat;
-  return at::conv2d(x.to(type), weight.to(type), bias.to(type), stride, padding);
+  const auto type = half->on ? at::kBFloat16 : at::kFloat;
+  const bool ready = half->on && !half->rounded.empty();
+  return at::conv2d(x.to(type), ready ? half->rounded[index] : weight.to(type),
+                    ready ? half->rounded[index + 1] : bias.to(type), stride, padding);
 }
 
 Norm::Norm(ParameterMaker& make, const std::string& name, int channels, int groups_, double eps_)
@@ -111,7 +114,7 @@ Tensor Resnet::operator()(const Tensor& x, const Tensor& embedding, bool trainin
     if (resample == Resample::none) return in;
     return resample == Resample::up ? upsampled(in) : at::avg_pool2d(in, 2, 2);
   };
-  const bool half = *conv1.half;
+  const bool half = conv1.half->on;
   Tensor h = conv1(resampled(norm1.activated(x, options.activation, half)));
   const Tensor shift = time(embedding);
   if (options.scale_shift) {

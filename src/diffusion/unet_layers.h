@@ -12,13 +12,23 @@
 
 namespace tuiqiao {
 
+/// Whether a network's convolutions are done in bfloat16, and its parameters in that type where they are rounded once
+/// for all.
+struct HalfConvolutions {
+  bool on = false;
+  std::vector<at::Tensor> rounded;
+};
+
 /// Makes parameters, names them, and draws their first values.
 class ParameterMaker {
  public:
   /// `half` is the network's switch, which its convolutions look at.
-  ParameterMaker(std::vector<std::pair<std::string, at::Tensor>>& named, const bool& half, std::uint64_t seed);
+  ParameterMaker(std::vector<std::pair<std::string, at::Tensor>>& named, const HalfConvolutions& half,
+                 std::uint64_t seed);
 
-  const bool& half() const { return half_; }
+  const HalfConvolutions& half() const { return half_; }
+  /// Of the parameter that is made next.
+  std::size_t index() const { return named_.size(); }
 
   /// Uniform in [-bound, bound].
   at::Tensor uniform(const std::string& name, at::IntArrayRef shape, double bound);
@@ -29,7 +39,7 @@ class ParameterMaker {
   at::Tensor keep(const std::string& name, const at::Tensor& values);
 
   std::vector<std::pair<std::string, at::Tensor>>& named_;
-  const bool& half_;
+  const HalfConvolutions& half_;
   at::Generator random_;
 };
 
@@ -46,7 +56,8 @@ struct Linear {
 struct Conv {
   at::Tensor weight, bias;
   int stride = 1, padding = 1;
-  const bool* half = nullptr;  ///< whether it is done in bfloat16
+  const HalfConvolutions* half = nullptr;
+  std::size_t index = 0;  ///< of weight among the network's parameters; bias is next
 
   Conv() = default;
   /// `zero`: starts as 0.

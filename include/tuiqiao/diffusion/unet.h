@@ -108,8 +108,9 @@ class UNet {
   void set_training(bool training);
   /// Whether convolutions are done in bfloat16, with bfloat16 where a skip joins or the size changes, and all else in
   /// float32: two to three times as fast where the processor multiplies bfloat16, and off in the third digit. Off at
-  /// first, and in clones.
-  void set_half_convolutions(bool half);
+  /// first, and in clones. `weights_are_final`: weights are rounded now, which saves every forward from doing so;
+  /// parameters that change afterwards, and their derivatives, are not seen.
+  void set_half_convolutions(bool half, bool weights_are_final = false);
   /// Moves parameters in place.
   void to(const at::Device& device);
   at::Device device() const;
