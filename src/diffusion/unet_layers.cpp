@@ -57,7 +57,7 @@ Conv::Conv(ParameterMaker& make, const std::string& name, int in, int out, int k
 
 Tensor Conv::operator()(const Tensor& x) const {
   const auto type = half->on ? at::kBFloat16 : at::kFloat;
-  const bool ready = half->on && !half->rounded.empty();
+  const bool ready = !half->rounded.empty();
   return at::conv2d(x.to(type), ready ? half->rounded[index] : weight.to(type),
                     ready ? half->rounded[index + 1] : bias.to(type), stride, padding);
 }

@@ -12,8 +12,8 @@
 
 namespace tuiqiao {
 
-/// Whether a network's convolutions are done in bfloat16, and its parameters in that type where they are rounded once
-/// for all.
+/// Whether a network's convolutions are done in bfloat16, and if so its parameters in that type, where they are
+/// rounded once for all.
 struct HalfConvolutions {
   bool on = false;
   std::vector<at::Tensor> rounded;
