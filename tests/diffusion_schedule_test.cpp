@@ -120,6 +120,25 @@ TEST(Noise, IsNormal) {
   EXPECT_NEAR(static_cast<double>(within) / kCount, 0.95, error * std::sqrt(0.95 * 0.05));
 }
 
+// By the scalar functions: of rows of any length, and of numbers of all four words of a counter.
+TEST(Noise, IsBoxAndMullersOfPhilox) {
+  const auto low = [](std::uint64_t v) { return static_cast<std::uint32_t>(v); };
+  const auto unit = [](std::uint32_t word, std::uint32_t high) {
+    return static_cast<double>((((std::uint64_t{high} << 32 | word) >> 11) + 1)) * 0x1p-53;
+  };
+  const std::uint64_t seed = 0x123456789ABCDEF0, stream = 0xFFFFFFFE, draw = 0x80000001;
+  for (const std::size_t count : {1U, 2U, 7U, 15U, 16U, 33U, 784U}) {
+    std::vector<double> x(count);
+    fill_normal(seed, stream, draw, x);
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto words = philox({low(seed), low(seed >> 32)}, {low(i / 2), 0, low(draw), low(stream)});
+      const double radius = std::sqrt(-2 * std::log(unit(words[0], words[1])));
+      const double angle = 2 * std::numbers::pi * unit(words[2], words[3]);
+      EXPECT_NEAR(x[i], radius * (i % 2 == 0 ? std::cos(angle) : std::sin(angle)), 8 * 0x1p-52 * radius) << i;
+    }
+  }
+}
+
 TEST(Noise, StreamsDrawsAndSeedsAreApart) {
   std::vector<std::vector<double>> rows;
   for (const auto& [seed, stream, draw] :

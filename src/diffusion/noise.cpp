@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 #include <stdexcept>
 #include <vector>
+
+#include "diffusion/normal_kernel.h"
+#include "parallel.h"
 
 namespace tuiqiao {
 
@@ -22,9 +24,6 @@ std::array<std::uint32_t, 4> numbers_of(std::uint64_t seed, std::uint64_t stream
   return philox({low(seed), low(seed >> 32)}, {low(block), low(block >> 32), low(draw), low(stream)});
 }
 
-/// In (0, 1], of 53 bits.
-double unit(std::uint64_t bits) { return static_cast<double>((bits >> 11) + 1) * 0x1p-53; }
-
 }  // namespace
 
 std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 2> key, std::array<std::uint32_t, 4> counter) {
@@ -38,13 +37,12 @@ std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 2> key, std::array
 }
 
 void fill_normal(std::uint64_t seed, std::uint64_t stream, std::uint64_t draw, std::span<double> values) {
-  for (std::size_t i = 0; i < values.size(); i += 2) {  // Box and Muller: two words make two normal numbers
-    const auto words = numbers_of(seed, stream, draw, i / 2);
-    const double radius = std::sqrt(-2 * std::log(unit(word(words[0], words[1]))));
-    const double angle = 2 * std::numbers::pi * unit(word(words[2], words[3]));
-    values[i] = radius * std::cos(angle);
-    if (i + 1 < values.size()) values[i + 1] = radius * std::sin(angle);
-  }
+  const std::size_t whole = values.size() / 2 * 2;
+  normal_pairs(seed, stream, draw, 0, values.first(whole));
+  if (whole == values.size()) return;
+  std::array<double, 2> last{};
+  normal_pairs(seed, stream, draw, whole / 2, last);
+  values[whole] = last[0];
 }
 
 std::uint64_t random_below(std::uint64_t seed, std::uint64_t stream, std::uint64_t draw, std::uint64_t n) {
@@ -52,54 +50,60 @@ std::uint64_t random_below(std::uint64_t seed, std::uint64_t stream, std::uint64
   return static_cast<std::uint64_t>(static_cast<Wide>(word(words[0], words[1])) * n >> 64);
 }
 
+namespace {
+
+/// body(row, its values), on all threads where it is worth while to wake them.
+template <class Body>
+void for_rows(const char* function, std::int64_t size, std::span<double> values, const Body& body) {
+  const auto width = static_cast<std::size_t>(size);
+  if (size < 1 || values.size() % width != 0)
+    throw std::invalid_argument(fmt::format("[{}] {} numbers are no rows of {}", function, values.size(), size));
+  const auto one = [&](std::int64_t i) {
+    const auto row = static_cast<std::size_t>(i);
+    body(row, values.subspan(row * width, width));
+  };
+  const auto rows = static_cast<std::int64_t>(values.size() / width);
+  constexpr std::size_t kWorthwhile = 1 << 14;  // numbers, some tens of microseconds
+  if (values.size() >= kWorthwhile) return parallel_for(rows, one);
+  for (std::int64_t i = 0; i < rows; ++i) one(i);
+}
+
+}  // namespace
+
 NoiseSource image_noise(std::uint64_t seed, std::uint64_t first, std::int64_t size) {
   return [=](std::uint64_t draw, std::span<double> values) {
-    const auto width = static_cast<std::size_t>(size);
-    if (size < 1 || values.size() % width != 0)
-      throw std::invalid_argument(fmt::format("[image_noise] {} numbers are no rows of {}", values.size(), size));
-    for (std::size_t i = 0; i * width < values.size(); ++i)
-      fill_normal(seed, first + i, draw, values.subspan(i * width, width));
+    for_rows("image_noise", size, values,
+             [&](std::size_t row, std::span<double> of_row) { fill_normal(seed, first + row, draw, of_row); });
   };
 }
 
 namespace {
 
-/// W at places of [0, 1] of every row's path; W(0) = 0.
-class Paths {
- public:
-  Paths(std::uint64_t seed, std::uint64_t first, std::int64_t size)
-      : seed_(seed), first_(first), size_(static_cast<std::size_t>(size)) {}
+constexpr int kLevels = 16;
 
-  void at(double place, std::span<double> values) {
-    std::vector<double> low(values.size(), 0), high(values.size()), middle(values.size());
-    draw(0, high);
-    double from = 0, to = 1;
-    // Nodes of the tree are numbered 1, 2 and 3, 4 to 7, ...; draw 0 is the right end.
-    std::uint64_t node = 1;
-    for (int level = 0; level < kLevels && place != from && place != to; ++level) {
-      draw(node, middle);
-      const double deviation = std::sqrt((to - from) / 4), half = (from + to) / 2;
-      for (std::size_t i = 0; i < middle.size(); ++i) middle[i] = (low[i] + high[i]) / 2 + deviation * middle[i];
-      const bool right = place > half;
-      (right ? low : high).swap(middle);
-      (right ? from : to) = half;
-      node = 2 * node + (right ? 1 : 0);
-    }
-    const double part = (place - from) / (to - from);
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = low[i] + part * (high[i] - low[i]);
-  }
-
- private:
-  static constexpr int kLevels = 16;
-
-  void draw(std::uint64_t node, std::span<double> values) const {
+/// W at a place of [0, 1] of one row's path, `stream`; W(0) = 0.
+void path_at(std::uint64_t seed, std::uint64_t stream, double place, std::span<double> values) {
+  const auto draw = [&](std::uint64_t node, std::span<double> numbers) {
     constexpr std::uint64_t kPaths = std::uint64_t{1} << 31;  // apart from the draws of samplers
-    image_noise(seed_, first_, static_cast<std::int64_t>(size_))(kPaths + node, values);
+    fill_normal(seed, stream, kPaths + node, numbers);
+  };
+  std::vector<double> low(values.size(), 0), high(values.size()), middle(values.size());
+  draw(0, high);
+  double from = 0, to = 1;
+  // Nodes of the tree are numbered 1, 2 and 3, 4 to 7, ...; draw 0 is the right end.
+  std::uint64_t node = 1;
+  for (int level = 0; level < kLevels && place != from && place != to; ++level) {
+    draw(node, middle);
+    const double deviation = std::sqrt((to - from) / 4), half = (from + to) / 2;
+    for (std::size_t i = 0; i < middle.size(); ++i) middle[i] = (low[i] + high[i]) / 2 + deviation * middle[i];
+    const bool right = place > half;
+    (right ? low : high).swap(middle);
+    (right ? from : to) = half;
+    node = 2 * node + (right ? 1 : 0);
   }
-
-  std::uint64_t seed_, first_;
-  std::size_t size_;
-};
+  const double part = (place - from) / (to - from);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = low[i] + part * (high[i] - low[i]);
+}
 
 }  // namespace
 
@@ -113,22 +117,25 @@ NoisePath brownian_path(std::uint64_t seed, std::uint64_t first, std::int64_t si
   };
   const double low = std::log(sigma_min), range = std::log(sigma_max) - low;
   const auto place_of = [=](double sigma) { return std::clamp((std::log(sigma) - low) / range, 0.0, 1.0); };
-  return
-      [=, paths = Paths(seed, first, size), last = Known()](double from, double to, std::span<double> values) mutable {
-        const double start = place_of(from), end = place_of(to);
-        if (last.place != start || last.values.size() != values.size()) {
-          last.values.resize(values.size());
-          paths.at(start, last.values);
-        }
-        paths.at(end, values);
-        const double scale = 1 / std::sqrt(std::abs(end - start));
-        for (std::size_t i = 0; i < values.size(); ++i) {
-          const double here = values[i];
-          values[i] = end == start ? 0 : scale * (here - last.values[i]);
-          last.values[i] = here;
-        }
-        last.place = end;
-      };
+  const auto look_up = [=](double place, std::span<double> values) {
+    for_rows("brownian_path", size, values,
+             [&](std::size_t row, std::span<double> of_row) { path_at(seed, first + row, place, of_row); });
+  };
+  return [=, last = Known()](double from, double to, std::span<double> values) mutable {
+    const double start = place_of(from), end = place_of(to);
+    if (last.place != start || last.values.size() != values.size()) {
+      last.values.resize(values.size());
+      look_up(start, last.values);
+    }
+    look_up(end, values);
+    const double scale = 1 / std::sqrt(std::abs(end - start));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double here = values[i];
+      values[i] = end == start ? 0 : scale * (here - last.values[i]);
+      last.values[i] = here;
+    }
+    last.place = end;
+  };
 }
 
 }  // namespace tuiqiao
