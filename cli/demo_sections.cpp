@@ -277,7 +277,7 @@ class Sections {
         no_data(),
         {{"likelihood.jsonl",
           {"diffusion", "likelihood", "--model", image_model(), "--data", in_.images.string(), "--part", "t10k", "-n",
-           "32", "--steps", "20", "--json", "--against", "inverted", "--plot", raw("likelihood.svg")}}},
+           "32", "--steps", "10", "--json", "--against", "inverted", "--plot", raw("likelihood.svg")}}},
         [](const fs::path& dir) {
           return picture_html(dir / "likelihood.svg", "32 test images, and the same inverted");
         }};

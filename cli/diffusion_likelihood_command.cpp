@@ -30,12 +30,13 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr const char* kExamples = R"(Examples:
-  tuiqiao diffusion likelihood --model models/fashion-mnist --data /usr/share/datasets/fashion-mnist --part t10k -n 64 --steps 50
+  tuiqiao diffusion likelihood --model models/fashion-mnist --data /usr/share/datasets/fashion-mnist --part t10k -n 64
   tuiqiao diffusion likelihood --model analytic:mixture.json --x points.npy --steps 200 --probes 0 --json
-  tuiqiao diffusion likelihood --model models/fashion-mnist --data /usr/share/datasets/fashion-mnist --part t10k -n 64 --steps 20 \
+  tuiqiao diffusion likelihood --model models/fashion-mnist --data /usr/share/datasets/fashion-mnist --part t10k -n 64 \
       --against upside-down --plot build/apart.png
 nats is -log p of one datum in the units that the model sees, [-1, 1]. bits_per_dim = nats / (size log 2) + log2 127.5: of images
-of 8 bits, v = 127.5 (x + 1), made continuous by uniform noise in [-1/2, 1/2) added to v (--data; --x is taken as it is).)";
+of 8 bits, v = 127.5 (x + 1), made continuous by uniform noise in [-1/2, 1/2) added to v (--data; --x is taken as it is).
+The density is that of data with noise of --sigma-min. Double --steps to see how far the solver is from its limit.)";
 
 struct Arguments {
   ModelArguments model;
@@ -67,7 +68,7 @@ class Measurement {
     if (model.mixture) mixture_ = std::make_unique<MixtureDenoiser>(*model.mixture);
   }
 
-  std::int64_t evaluations() const { return std::int64_t{options_.steps} * (options_.fourth_order ? 4 : 2); }
+  std::int64_t evaluations() const { return std::int64_t{4} * options_.steps; }
   const char* unit() const { return model_.is_image() ? "bits/dim" : "nats"; }
 
   /// Prints the likelihood of each datum and returns it, in unit(). `of`: what they are, where that is to be told.
@@ -180,9 +181,9 @@ Run add_diffusion_likelihood(CLI::App& app) {
   app.footer(kExamples);
   a.model.add_to(app);
   a.inputs.add_to(app);
-  app.add_option("--steps", a.options.steps, "Steps of the solver [50]")->type_name("N")->check(CLI::Range(1, 1000000));
-  app.add_flag("--fourth-order", a.options.fourth_order,
-               "Runge and Kutta's method, 4 evaluations a step, for Heun's, 2");
+  app.add_option("--steps", a.options.steps, "Steps of the solver, of order 4, 4 evaluations each [20]")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000000));
   app.add_option("--probes", a.options.probes,
                  "Of Hutchinson's estimate of the trace; 0: exact, as many as numbers in a datum [1]")
       ->type_name("N")

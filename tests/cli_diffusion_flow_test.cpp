@@ -18,7 +18,7 @@ TEST_F(DiffusionFlowCli, TellsTheLikelihoodOfAMixture) {
   write("x.npy", npy_of(std::vector<double>{-1, 0, 1, 1, 0, 0.5}, std::vector<std::int64_t>{3, 2}));
   const Result result =
       run({"diffusion", "likelihood", "--model", analytic(), "--x", path("x.npy"), "--probes", "0", "--steps", "300",
-           "--fourth-order", "--sigma-min", "0.001", "--sigma-max", "10000", "--json", "--plot", path("bars.svg")});
+           "--sigma-min", "0.001", "--sigma-max", "10000", "--json", "--plot", path("bars.svg")});
   ASSERT_EQ(result.code, 0) << result.err;
   const auto lines = lines_of(result.out);
   ASSERT_EQ(lines.size(), 3U);

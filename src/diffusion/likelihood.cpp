@@ -16,13 +16,8 @@ namespace {
 
 using Numbers = std::vector<double>;
 
-/// An explicit method: where its stages stand, on which one before each builds, and what they count.
-struct Method {
-  std::size_t stages;
-  std::array<double, 4> at, weights;
-};
-constexpr Method kHeun{2, {0, 1, 0, 0}, {0.5, 0.5, 0, 0}};
-constexpr Method kClassical{4, {0, 0.5, 0.5, 1}, {1.0 / 6, 1.0 / 3, 1.0 / 3, 1.0 / 6}};
+/// Runge and Kutta's classical method: where its stages stand, each building on the one before it, and what they count.
+constexpr std::array kAt{0.0, 0.5, 0.5, 1.0}, kWeights{1.0 / 6, 1.0 / 3, 1.0 / 3, 1.0 / 6};
 
 /// 1 or -1, numbers that are functions of the seed and the row alone.
 Numbers rademacher(std::uint64_t seed, std::uint64_t first, std::size_t rows, std::size_t width, int probes) {
@@ -45,6 +40,24 @@ void check(std::int64_t size, std::span<const double> x, const LikelihoodOptions
     refuse(fmt::format("sigmas from {} to {}", o.sigma_min, o.sigma_max));
   if (o.steps < 1 || o.probes < 0) refuse(fmt::format("{} steps, {} probes", o.steps, o.probes));
   if (!std::all_of(x.begin(), x.end(), [](double value) { return std::isfinite(value); })) refuse("x is not finite");
+}
+
+/// At the end of the flow, u is N(0, 1); `grown`: by how much log p fell on the way, for each estimate and row.
+std::vector<Likelihood> ended(const Numbers& u, const Numbers& grown, std::size_t rows, std::size_t estimates,
+                              double sigma_max) {
+  std::vector<Likelihood> found(rows);
+  const std::size_t width = rows > 0 ? u.size() / rows : 0;
+  const double volume = static_cast<double>(width) / 2 * std::log(2 * std::numbers::pi * (1 + sigma_max * sigma_max));
+  for (std::size_t row = 0; row < rows; ++row) {
+    double squares = 0, mean = 0, spread = 0;
+    for (std::size_t i = 0; i < width; ++i) squares += u[row * width + i] * u[row * width + i];
+    for (std::size_t p = 0; p < estimates; ++p) mean += grown[p * rows + row] / static_cast<double>(estimates);
+    for (std::size_t p = 0; p < estimates; ++p) spread += std::pow(grown[p * rows + row] - mean, 2);
+    found[row].nats = squares / 2 + volume - mean;
+    if (estimates > 1) found[row].error = std::sqrt(spread / static_cast<double>((estimates - 1) * estimates));
+    if (!std::isfinite(found[row].nats)) throw Error("[log_likelihoods] the model's answer is not finite");
+  }
+  return found;
 }
 
 }  // namespace
@@ -99,44 +112,32 @@ std::vector<Likelihood> log_likelihoods(const TraceFunction& model, std::int64_t
   const std::size_t rows = x.size() / width,
                     estimates = std::max<std::size_t>(static_cast<std::size_t>(options.probes), 1);
   const Numbers probes = rademacher(options.seed, options.first, rows, width, options.probes);
-  const Method& method = options.fourth_order ? kClassical : kHeun;
   const double start = std::log(options.sigma_min), step = (std::log(options.sigma_max) - start) / options.steps;
-  Numbers state(x.begin(), x.end()), there(state), denoised(state.size()), moved(state.size());
+  // u = x / growth, growth^2 = 1 + sigma^2, stays of one size where x grows as sigma: a Runge-Kutta step of x itself
+  // would be wrong there by its own growth.
+  Numbers u(x.begin(), x.end()), there(u.size()), slope(u.size()), moved(u.size());
+  for (double& value : u) value /= std::hypot(1, options.sigma_min);
   Numbers grown(rows * estimates, 0), traces(grown.size()), added(grown.size());
   for (int n = 0; n < options.steps && rows > 0; ++n) {
     options.progress.step("following the flow", n, options.steps);
     std::ranges::fill(moved, 0);
     std::ranges::fill(added, 0);
-    for (std::size_t s = 0; s < method.stages; ++s) {
-      // Each stage builds on the one before it alone; `denoised` still holds its slope.
-      for (std::size_t i = 0; i < state.size(); ++i)
-        there[i] = s == 0 ? state[i] : state[i] + method.at[s] * step * denoised[i];
-      model(there, std::exp(start + (n + method.at[s]) * step), probes, denoised, traces);
-      for (std::size_t i = 0; i < state.size(); ++i) {
-        denoised[i] = there[i] - denoised[i];
-        moved[i] += method.weights[s] * step * denoised[i];
+    for (std::size_t s = 0; s < kAt.size(); ++s) {
+      const double sigma = std::exp(start + (n + kAt[s]) * step), growth = std::hypot(1, sigma);
+      for (std::size_t i = 0; i < u.size(); ++i) there[i] = growth * (s == 0 ? u[i] : u[i] + kAt[s] * step * slope[i]);
+      model(there, sigma, probes, slope, traces);
+      for (std::size_t i = 0; i < u.size(); ++i) {  // `slope` holds D
+        slope[i] = (there[i] / (growth * growth) - slope[i]) / growth;
+        moved[i] += kWeights[s] * step * slope[i];
       }
       for (std::size_t i = 0; i < added.size(); ++i)
-        added[i] += method.weights[s] * step * (static_cast<double>(size) - traces[i]);
+        added[i] += kWeights[s] * step * (static_cast<double>(size) - traces[i]);
     }
-    for (std::size_t i = 0; i < state.size(); ++i) state[i] += moved[i];
+    for (std::size_t i = 0; i < u.size(); ++i) u[i] += moved[i];
     for (std::size_t i = 0; i < grown.size(); ++i) grown[i] += added[i];
   }
   options.progress.step("following the flow", options.steps, options.steps);
-  std::vector<Likelihood> found(rows);
-  const double variance = 1 + options.sigma_max * options.sigma_max;
-  for (std::size_t row = 0; row < rows; ++row) {
-    double squares = 0, mean = 0, spread = 0;
-    for (std::size_t i = 0; i < width; ++i) squares += state[row * width + i] * state[row * width + i];
-    const double prior =
-        squares / (2 * variance) + static_cast<double>(size) / 2 * std::log(2 * std::numbers::pi * variance);
-    for (std::size_t p = 0; p < estimates; ++p) mean += grown[p * rows + row] / static_cast<double>(estimates);
-    for (std::size_t p = 0; p < estimates; ++p) spread += std::pow(grown[p * rows + row] - mean, 2);
-    found[row].nats = prior - mean;
-    if (estimates > 1) found[row].error = std::sqrt(spread / static_cast<double>((estimates - 1) * estimates));
-    if (!std::isfinite(found[row].nats)) throw Error("[log_likelihoods] the model's answer is not finite");
-  }
-  return found;
+  return ended(u, grown, rows, estimates, options.sigma_max);
 }
 
 double bits_per_dimension(double nats, std::int64_t size) {

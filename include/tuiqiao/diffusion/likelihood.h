@@ -20,9 +20,7 @@ TraceFunction trace_of(const MixtureDenoiser& mixture);
 
 struct LikelihoodOptions {
   double sigma_min = 0.002, sigma_max = 80;
-  int steps = 50;
-  /// Runge and Kutta's classical method, of four evaluations a step, in place of Heun's, of two.
-  bool fourth_order = false;
+  int steps = 20;  ///< of Runge and Kutta's classical method, four evaluations each
   /// Rademacher probes of Hutchinson's estimate, the same all along; 0 for the exact trace.
   int probes = 1;
   std::uint64_t seed = 0;   ///< of the probes
@@ -37,9 +35,9 @@ struct Likelihood {
 
 /// The density of noisy data at sigma_min by the probability-flow ODE: with the flow dx/dlog sigma = x - D, log p
 /// changes by -(size - tr J), and at sigma_max it is that of N(0, 1 + sigma_max^2). Shapes: x: rows of size. Error: of
-/// the solver, order 2 (4) in 1/steps; of the start at sigma_max, about |x_0|^2 / (2 sigma_max^2); of sigma_min, that
+/// the solver, order 4 in 1/steps; of the start at sigma_max, about |x_0|^2 / (2 sigma_max^2); of sigma_min, that
 /// data are not noisy. Throws: std::invalid_argument "[log_likelihoods] ..."; tuiqiao::Error where the model's answer
-/// is not finite; Interrupted. Cost: 2 (4) evaluations a step with `probes` vector products each, or size of them.
+/// is not finite; Interrupted. Cost: 4 evaluations a step with `probes` vector products each, or size of them.
 /// Source: arXiv 2011.13456, section 4.3 and appendix D.2; Hutchinson 1990.
 std::vector<Likelihood> log_likelihoods(const TraceFunction& model, std::int64_t size, std::span<const double> x,
                                         const LikelihoodOptions& options);
