@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
-#include "tuiqiao/diffusion/noise.h"
+#include "tuiqiao/diffusion/samplers.h"
 
 // The family itself, for an f that is not linear: in one dimension the density follows from the Fokker-Planck equation
 // on a grid, and with its score every s in [0, g] must keep it, forwards and backwards in time.
@@ -84,13 +85,16 @@ std::vector<double> particles(const std::vector<double>& p, std::size_t count) {
   return x;
 }
 
-/// Goes with the family's process, `weight` being what the score counts: (g^2 - s^2)/2 forwards, (g^2 + s^2)/2
-/// backwards.
-std::vector<double> moved(bool backwards, double s, double weight) {
+/// s at a time in [0, 1] of the way.
+using Noise = std::function<double(double)>;
+
+/// Goes with the family's process; `wrongly`: with the score's weight of the other direction.
+std::vector<double> moved(bool backwards, const Noise& noise_of, bool wrongly = false) {
   constexpr std::size_t kParticles = 10000;
   std::vector<double> x = particles(densities()[backwards ? kCoarse : 0], kParticles), noise(kParticles);
   for (int n = 0; n < kCoarse; ++n) {
     const std::vector<double>& p = densities()[static_cast<std::size_t>(backwards ? kCoarse - n : n)];
+    const double s = noise_of((n + 0.5) / kCoarse), weight = score_weight(backwards != wrongly, kG, s);
     image_noise(7, 0, 1)(static_cast<std::uint64_t>(n), noise);
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double drift = f(x[i]) - weight * score(p, x[i]);
@@ -105,18 +109,18 @@ constexpr double kChance = 0.016;  // 10,000 true samples are within it in 99 of
 
 TEST(Family, KeepsTheDensityOfTheFokkerPlanckEquation) {
   EXPECT_GT(distance(particles(densities()[0], 10000), densities()[kCoarse]), 0.1);  // it does change
-  for (const double c : {0.0, 0.25, 0.5, 0.75, 1.0}) {
-    const double s = c * kG;
-    EXPECT_LT(distance(moved(false, s, (kG * kG - s * s) / 2), densities()[kCoarse]), kChance) << c;
-    EXPECT_LT(distance(moved(true, s, (kG * kG + s * s) / 2), densities()[0]), kChance) << c;
+  std::vector<Noise> all{[](double t) { return kG * (0.5 + 0.5 * std::sin(9 * t)); }};
+  for (const double c : {0.0, 0.25, 0.5, 0.75, 1.0}) all.emplace_back([=](double) { return c * kG; });
+  for (const Noise& noise : all) {
+    EXPECT_LT(distance(moved(false, noise), densities()[kCoarse]), kChance) << noise(0.5);
+    EXPECT_LT(distance(moved(true, noise), densities()[0]), kChance) << noise(0.5);
   }
 }
 
 TEST(Family, WithTheOtherSignHasOtherDensities) {
-  const double s = 0.5;
-  EXPECT_GT(distance(moved(false, s, (kG * kG + s * s) / 2), densities()[kCoarse]), 2 * kChance);
-  EXPECT_GT(distance(moved(true, s, (kG * kG - s * s) / 2), densities()[0]), 2 * kChance);
-  EXPECT_GT(distance(moved(false, s, 0), densities()[kCoarse]), 2 * kChance);
+  const auto half = [](double) { return 0.5 * kG; };
+  EXPECT_GT(distance(moved(false, half, true), densities()[kCoarse]), 2 * kChance);
+  EXPECT_GT(distance(moved(true, half, true), densities()[0]), 2 * kChance);
 }
 
 }  // namespace

@@ -18,6 +18,11 @@ namespace tuiqiao {
 //   dx = -(1 + c^2) (x - D) dlambda + c sigma sqrt(2) dw   as sigma falls,
 //   dx = -(1 - c^2) (x - D) dlambda + c sigma sqrt(2) dw   as it rises: the forward process.
 
+/// What the score counts in the family's drift at g and s: (g^2 + s^2)/2 backwards in time, (g^2 - s^2)/2 forwards.
+/// Domain: 0 <= s <= g. Source: arXiv 2011.13456, equations 6 and 13; that all s have one law follows from the
+/// Fokker-Planck equation, for any f.
+constexpr double score_weight(bool backwards, double g, double s) { return (g * g + (backwards ? s * s : -s * s)) / 2; }
+
 /// What a callback may look at after each evaluation of the model.
 struct SamplerStep {
   int index = 0;                      ///< of the step, 0 first

@@ -21,7 +21,7 @@ double Run::s_fraction(int n) const {
   return fraction;
 }
 
-double Run::rate(int n, double c) const { return sigma(n + 1) < sigma(n) ? 1 + c * c : 1 - c * c; }
+double Run::rate(int n, double c) const { return 2 * score_weight(sigma(n + 1) < sigma(n), 1, c); }
 
 double Run::deviation(int n, double c) const {
   const double step = std::abs(h(n));

@@ -23,24 +23,27 @@ struct Sampler {
 };
 
 constexpr Sampler kSamplers[] = {
-    {{"euler", 1, "any", false, 1, "DDIM: arXiv 2010.02502, equation 13"}, sampling::euler},
+    {{"euler", 1, "any", false, 1, "DDIM, DPM-Solver-1: arXiv 2010.02502, equation 13"}, sampling::euler},
     {{"ddim", 1, "any", false, 1, "with eta: arXiv 2010.02502, equations 12 and 16"}, sampling::ddim},
     {{"heun", 2, "any", false, 2, "EDM: arXiv 2206.00364, algorithms 1 and 2"}, sampling::heun},
     {{"dpm-2", 2, "any", false, 2, "DPM-Solver-2: arXiv 2206.00927, algorithm 1"}, sampling::dpm_2},
     {{"dpm-3", 3, "any", false, 3, "DPM-Solver-3: arXiv 2206.00927, algorithm 2"}, sampling::dpm_3},
     {{"dpmpp-2m", 2, "any", false, 1, "DPM-Solver++(2M): arXiv 2211.01095, algorithm 2"}, sampling::dpmpp_2m},
-    {{"dpmpp-3m", 3, "any", false, 1, "the same with one value more, whole weights"}, sampling::dpmpp_3m},
+    {{"dpmpp-3m", 3, "any", false, 1, "the same with one value more, whole weights (docs/samplers.md)"},
+     sampling::dpmpp_3m},
     {{"unipc", 4, "any", false, 1, "UniPC-p, order p + 1: arXiv 2302.04867, algorithms 1 and 2"}, sampling::unipc},
     {{"deis", 3, "any", false, 1, "DEIS, AB in log sigma: arXiv 2204.13902, section 3"}, sampling::deis},
     {{"ipndm", 3, "uniform in sigma", false, 1, "iPNDM: arXiv 2204.13902; Adams and Bashforth 1883"}, sampling::ipndm},
     {{"adaptive", 5, "chosen by the error", false, 6, "Dormand and Prince 1980, RK5(4)7M"}, sampling::adaptive},
     {{"euler-maruyama", 1, "any", true, 1, "of the reverse SDE: arXiv 2011.13456, equation 6"},
      sampling::euler_maruyama},
-    {{"sde", 1, "any", true, 1, "exponential Euler; at s = g SDE-DPM-Solver++1: arXiv 2211.01095"}, sampling::sde},
+    {{"sde", 1, "any", true, 1, "exponential Euler; at s = g SDE-DPM-Solver++1: arXiv 2211.01095, section 5"},
+     sampling::sde},
     {{"sde-heun", 2, "any", true, 2, "the same with Heun's corrector: Kloeden and Platen 1992, chapter 15"},
      sampling::sde_heun},
-    {{"sde-dpmpp-2m", 2, "any", true, 1, "SDE-DPM-Solver++(2M): arXiv 2211.01095"}, sampling::sde_dpmpp_2m},
-    {{"sde-dpmpp-3m", 2, "any", true, 1, "the same with one value more"}, sampling::sde_dpmpp_3m}};
+    {{"sde-dpmpp-2m", 2, "any", true, 1, "at s = g SDE-DPM-Solver++(2M): arXiv 2211.01095, section 5"},
+     sampling::sde_dpmpp_2m},
+    {{"sde-dpmpp-3m", 2, "any", true, 1, "the same with one value more, whole weights"}, sampling::sde_dpmpp_3m}};
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("[sample] " + what); }
 
