@@ -42,7 +42,7 @@ struct Arguments {
   std::vector<int> nfe{5, 10, 20};
   std::vector<double> rhos{1};
   std::vector<std::uint64_t> seeds{0};
-  int solution_steps = 500;
+  int solution_steps = 1000;
   std::int64_t solution_images = 100;
   std::string out, plot;
   DeviceArguments device;
@@ -62,11 +62,12 @@ class Comparison {
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     plan(opened);
     settings_ = settings_of(a_.measure, a_.model, opened, a_.sampler);
-    settings_["solution_steps"] = a_.solution_steps;
+    if (a_.solution_images > 0) settings_["solution_steps"] = a_.solution_steps;
     settings_["solution_images"] = a_.solution_images;
     load();
-    tell_cost();
     measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
+    bar_.clear();
+    tell_cost();
     for (const Measure::Way& way : ways_) {
       for (const std::uint64_t seed : a_.seeds) evaluate(way, seed);
     }
@@ -132,23 +133,30 @@ class Comparison {
       };
       for (const char* field : {"key", "sampler"}) check(field, &json::is_string);
       for (const char* field : {"nfe", "rho_bottom", "seed", "fd_fmnist", "kid"}) check(field, &json::is_number);
-      rows_[row.at("key")] = row;
+      if (row.contains("distance") && !row.at("distance").is_null()) check("distance", &json::is_number);
+      ordered_json& known = rows_.emplace(row.at("key").get<std::string>(), ordered_json(row)).first->second;
+      if (!known.contains("distance")) known["distance"] = nullptr;
     }
   }
 
-  void tell_cost() const {
+  /// What is to be done, and about how long it takes by the speed of one batch.
+  void tell_cost() {
     std::int64_t evaluations = 0, left = 0;
+    std::set<std::uint64_t> solved;
     for (const Measure::Way& way : ways_) {
       for (const std::uint64_t seed : a_.seeds) {
         if (rows_.contains(key(way, seed))) continue;
         evaluations += way.evaluations() * a_.measure.count;
         ++left;
+        if (has_distance(way)) solved.insert(seed);
       }
     }
+    const std::int64_t solutions = static_cast<std::int64_t>(solved.size()) * a_.solution_images * a_.solution_steps;
+    const std::string time =
+        left == 0 ? "" : fmt::format(", about {}", duration(measure_->seconds_of(evaluations + solutions)));
     tell(fmt::format(
-        "tuiqiao: {} measurements, {} of them to do: {} evaluations of the network, and {} for solutions\n",
-        ways_.size() * a_.seeds.size(), left, evaluations,
-        left == 0 ? 0 : a_.solution_images * a_.solution_steps * static_cast<std::int64_t>(a_.seeds.size())));
+        "tuiqiao: {} measurements, {} of them to do: {} evaluations of the network, and {} for solutions{}\n",
+        ways_.size() * a_.seeds.size(), left, evaluations, solutions, time));
   }
 
   /// Of the ODE with plain skips, from the same noise.
@@ -157,6 +165,10 @@ class Comparison {
       solutions_[seed] =
           measure_->samples(solution_way_, seed, a_.solution_images, fmt::format("solution, seed {}", seed));
     return solutions_.at(seed);
+  }
+
+  bool has_distance(const Measure::Way& way) const {
+    return a_.solution_images > 0 && a_.sampler.is_deterministic(sampler_named(way.sampler.sampler));
   }
 
   void evaluate(const Measure::Way& way, std::uint64_t seed) {
@@ -174,9 +186,7 @@ class Comparison {
                      {"fd_fmnist", fd},
                      {"kid", measure_->kernel(features).value},
                      {"distance", nullptr}};
-    const bool deterministic =
-        (!info.stochastic || a_.sampler.without_noise()) && a_.sampler.eta == 0 && a_.sampler.churn == 0;
-    if (deterministic && a_.solution_images > 0) {
+    if (has_distance(way)) {
       const std::vector<double>& exact = solution(seed);
       const std::size_t numbers = std::min(exact.size(), x.size());
       double sum = 0;
@@ -189,7 +199,9 @@ class Comparison {
     save();
   }
 
-  void save() const {
+  /// With what another run may have written there since.
+  void save() {
+    load();
     ordered_json rows = ordered_json::array();
     for (const auto& [name, row] : rows_) rows.push_back(row);
     write_file_atomically(
@@ -284,7 +296,7 @@ Run add_diffusion_compare(CLI::App& app) {
       ->type_name("S,...")
       ->delimiter(',')
       ->check(whole_number());
-  app.add_option("--solution-steps", a.solution_steps, "Of the solution that distances are to (dpmpp-2m) [500]")
+  app.add_option("--solution-steps", a.solution_steps, "Of the solution that distances are to (dpmpp-2m) [1000]")
       ->type_name("N")
       ->check(CLI::Range(1, 1000000));
   app.add_option("--solution-images", a.solution_images, "For how many images; 0 for none [100]")

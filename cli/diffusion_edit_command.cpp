@@ -99,6 +99,8 @@ class Edit {
     const int step = std::clamp(static_cast<int>(std::lround(a_.strength * steps)), 2, std::max(2, steps));
     a_.sampler.sigma_max = model_->schedule.sigma(std::min(step, steps));
     sigmas_ = a_.sampler.sigmas(*model_);
+    if (by_flow() && sigmas_.size() == 2 && sigmas_.back() == 0)
+      throw std::invalid_argument("--steps 1: the way up the flow begins above 0, and has no step");
     a_.sampler.check_belong();
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
     if (by_flow() && (info.stochastic || a_.sampler.eta > 0 || a_.sampler.churn > 0))
@@ -124,7 +126,7 @@ class Edit {
       plain.freeu.clear();
       std::vector<double> rising(sigmas_.rbegin(), sigmas_.rend());
       if (rising.front() == 0) rising.erase(rising.begin());
-      const auto denoiser = model_->denoiser(plain, from / variations(), rows);
+      const auto denoiser = model_->denoiser(plain, a_.inputs.first + from, rows);
       nfe_ = go("following", *denoiser, rising, from, rows, all, x);
       if (!a_.to_class.empty()) down.classes = a_.to_class;
     } else {
@@ -142,11 +144,11 @@ class Edit {
 
   /// Each row has the class of its datum.
   std::unique_ptr<Denoiser> denoiser_down(const ModelArguments& model, std::int64_t from, std::int64_t rows) const {
-    if (model.classes.empty() || variations() == 1) return model_->denoiser(model, from, rows);
+    if (model.classes.empty() || variations() == 1) return model_->denoiser(model, a_.inputs.first + from, rows);
     ModelArguments each = model;
     each.classes.clear();
     for (std::int64_t row = from; row < from + rows; ++row)
-      each.classes.push_back(model.classes_of(row / variations(), 1).front());
+      each.classes.push_back(model.classes_of(a_.inputs.first + row / variations(), 1).front());
     return model_->denoiser(each, 0, rows);
   }
 
@@ -191,8 +193,10 @@ class Edit {
                 .dump() +
             "\n");
     } else {
-      tell(fmt::format("{} data, {} each, from sigma {:.3g} in {} evaluations; changed by {:.3g} root mean square\n",
-                       count_, variations(), sigmas_.front(), nfe_, change));
+      tell(
+          fmt::format("{} data, {} each, from sigma {:.3g} in {} evaluations; changed by {:.3g} root mean square, "
+                      "peak memory {} MB\n",
+                      count_, variations(), sigmas_.front(), nfe_, change, peak_rss_bytes() >> 20));
     }
   }
 

@@ -10,6 +10,7 @@
 #include <numbers>
 
 #include "npy.h"
+#include "tuiqiao/diffusion/classifier.h"
 #include "tuiqiao/diffusion/noise.h"
 
 namespace tuiqiao::cli {
@@ -48,6 +49,19 @@ Images read_images_for(const OpenedModel& model, const std::string& path, const 
   if (std::vector{images.channels, images.height, images.width} != model.shape)
     throw Error(fmt::format("{}: images of [{}, {}, {}]; the model has [{}]", path, images.channels, images.height,
                             images.width, fmt::join(model.shape, ", ")));
+  return images;
+}
+
+void check_size(const std::string& path, const Images& images) {
+  constexpr std::int64_t kSide = Classifier::kSide;
+  if (images.channels != 1 || images.height != kSide || images.width != kSide)
+    throw Error(fmt::format("{}: images of [{}, {}, {}]; the classifier looks at [1, {}, {}]", path, images.channels,
+                            images.height, images.width, kSide, kSide));
+}
+
+Images images_to_classify(const std::string& path, const std::string& part) {
+  Images images = read_images(path, part);
+  check_size(path, images);
   return images;
 }
 

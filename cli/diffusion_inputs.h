@@ -31,6 +31,11 @@ Inputs read_inputs(const InputArguments& arguments, const OpenedModel& model);
 /// Images, as train reads them. Throws: tuiqiao::Error where they are not of the model's shape.
 Images read_images_for(const OpenedModel& model, const std::string& path, const std::string& part = "train");
 
+/// Throws: tuiqiao::Error that names the path where images are not of the classifier's size.
+void check_size(const std::string& path, const Images& images);
+/// Images, as train reads them, of that size. Throws: tuiqiao::Error.
+Images images_to_classify(const std::string& path, const std::string& part = "train");
+
 /// Throws: tuiqiao::Error where the array is no [N, shape of the model's datum] of finite numbers.
 Inputs read_states(const std::string& file, const OpenedModel& model);
 

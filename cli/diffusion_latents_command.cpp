@@ -99,7 +99,7 @@ class Flow {
                             bar_.show(what, from * total + rows * done, count * total);
                           },
                           stop_};
-      const auto denoiser = model_->denoiser(a_.model, from, rows);
+      const auto denoiser = model_->denoiser(a_.model, a_.inputs.first + from, rows);
       nfe_ = sample(a_.sampler.sampler, *denoiser, sigmas, image_noise(0, 0, size), options,
                     {x.data() + from * size, static_cast<std::size_t>(rows * size)});
     }
@@ -151,7 +151,8 @@ int decode(const Arguments& a, const std::stop_token& stop) {
   Inputs latents = read_states(a.z, flow.model());
   flow.decode(latents.values);
   flow.write(latents.values, 0);
-  tell(fmt::format("{} data in {} steps, {} evaluations\n", latents.count, flow.steps(), flow.nfe()));
+  tell(fmt::format("{} data in {} steps, {} evaluations, peak memory {} MB\n", latents.count, flow.steps(), flow.nfe(),
+                   peak_rss_bytes() >> 20));
   return kDone;
 }
 
@@ -192,7 +193,8 @@ int interpolate(const Arguments& a, const std::stop_token& stop) {
   }
   flow.decode(path);
   flow.write(path, a.columns);
-  tell(fmt::format("{} paths of {} data, {} evaluations each way\n", data.count / 2, a.columns, flow.nfe()));
+  tell(fmt::format("{} paths of {} data, {} evaluations each way, peak memory {} MB\n", data.count / 2, a.columns,
+                   flow.nfe(), peak_rss_bytes() >> 20));
   return kDone;
 }
 

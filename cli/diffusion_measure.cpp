@@ -14,6 +14,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "diffusion_inputs.h"
 #include "file_output.h"
 #include "json_excerpt.h"
 #include "tuiqiao/diffusion/images.h"
@@ -34,6 +35,11 @@ void MeasureArguments::add_to(CLI::App& app) {
       ->type_name("DIR");
   app.add_option("--classifier", classifier, "Whose features [models/fashion-mnist-classifier/classifier.safetensors]")
       ->type_name("FILE");
+}
+
+std::string duration(double seconds) {
+  if (seconds < 100) return fmt::format("{:.0f} s", seconds);
+  return seconds < 6000 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
 }
 
 int steps_of(const SamplerInfo& sampler, int nfe) { return (nfe - 1) / sampler.evaluations + 1; }
@@ -57,7 +63,7 @@ Measure::Measure(const MeasureArguments& arguments, const ModelArguments& model,
       DiffusionModel{network.net.clone(), network.process, network.channels, network.height, network.width});
   model_->net.set_half_convolutions(model.half, true);
   clip_ = opened.clip;
-  const Images images = read_images(a_.reference);
+  const Images images = images_to_classify(a_.reference);
   reference_ = classifier_->features(images, progress_);
   constexpr std::int64_t kShown = 16;
   for (std::int64_t i = 0; i < std::min(images.count, kShown) * images.size(); ++i)
@@ -84,6 +90,15 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
     sample(way.sampler.sampler, *denoiser, way.sigmas, noise, options, x);
   }
   return all;
+}
+
+double Measure::seconds_of(std::int64_t evaluations) const {
+  const std::int64_t rows = std::min(a_.batch, a_.count);
+  std::vector<double> x(static_cast<std::size_t>(rows * model_->size()), 0), denoised(x.size());
+  const auto denoiser = denoiser_of(*model_, arguments_.classes_of(0, rows));
+  const CountingDenoiser counting(*denoiser);
+  counting.denoise(x, 1, denoised);
+  return counting.seconds() / static_cast<double>(rows) * static_cast<double>(evaluations);
 }
 
 std::vector<double> Measure::skip_effects() const {
@@ -161,10 +176,10 @@ ordered_json settings_of(const MeasureArguments& measure, const ModelArguments& 
 }
 
 json kept_results(const std::string& file, const ordered_json& settings) {
+  std::error_code problem;  // a pipe would be waited for
+  if (!std::filesystem::is_regular_file(file, problem) || std::filesystem::is_empty(file, problem)) return nullptr;
   std::ifstream in(file);
   json kept = json::parse(in, nullptr, false);
-  std::error_code problem;
-  if (std::filesystem::is_empty(file, problem) || problem || !std::filesystem::is_regular_file(file)) return nullptr;
   if (!kept.is_object() || !kept.contains("settings") || !kept["settings"].is_object())
     throw Error(fmt::format("{}: is there, and holds no results of an earlier run; name another file", file));
   for (const auto& [name, value] : settings.items()) {

@@ -44,6 +44,8 @@ class Measure {
     /// Evaluations of each image.
     std::int64_t evaluations() const;
   };
+  /// About how long so many evaluations take, by timing one batch.
+  double seconds_of(std::int64_t evaluations) const;
   /// Images 0 to count - 1 of a seed: image i has the same noise whatever the way.
   std::vector<double> samples(const Way& way, std::uint64_t seed, std::int64_t count, const std::string& what);
 
@@ -76,6 +78,9 @@ nlohmann::ordered_json settings_of(const MeasureArguments& measure, const ModelA
 nlohmann::json kept_results(const std::string& file, const nlohmann::ordered_json& settings);
 /// A list of objects in it. Throws: tuiqiao::Error where it is none.
 const nlohmann::json& kept_list(const std::string& file, const nlohmann::json& kept, const char* name);
+
+/// "40 s", "12 min", "3.5 h".
+std::string duration(double seconds);
 
 /// Steps of a sampler that take about `nfe` evaluations, the step to 0 being one.
 int steps_of(const SamplerInfo& sampler, int nfe);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "complaint.h"
 #include "file_output.h"
 #include "json_excerpt.h"
 #include "tuiqiao/diffusion/model.h"
@@ -52,8 +53,7 @@ Mixture read_mixture(const std::string& file) {
   try {
     MixtureDenoiser check(mixture);
   } catch (const std::invalid_argument& error) {
-    const std::string_view text = error.what();
-    throw Error(fmt::format("{}: {}", file, text.substr(text.find("] ") + 2)));
+    throw Error(fmt::format("{}: {}", file, complaint(error.what())));
   }
   return mixture;
 }
@@ -155,6 +155,7 @@ OpenedModel open_model(const ModelArguments& arguments, const std::string& devic
   opened.clip = network->process.clip;
   opened.variance = network->process.variance;
   opened.spacing = network->process.spacing;
+  opened.steps_offset = network->process.steps_offset;
   return opened;
 }
 

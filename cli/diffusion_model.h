@@ -48,6 +48,7 @@ struct OpenedModel {
   double clip = 0;
   Variance variance = Variance::posterior;
   Spacing spacing = Spacing::leading;
+  int steps_offset = 0;
 
   std::int64_t size() const;
   bool is_image() const { return network != nullptr; }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "diffusion_commands.h"
+#include "diffusion_inputs.h"
 #include "npy.h"
 #include "program.h"
 #include "terminal.h"
@@ -19,9 +20,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr const char* kClassifierExamples = R"(Examples:
-  tuiqiao diffusion classifier --out build/classifier.safetensors
-  tuiqiao diffusion classifier --out build/classifier.safetensors --epochs 2 --threads 2)";
 constexpr const char* kQualityExamples = R"(Examples:
   tuiqiao diffusion sample --model models/fashion-mnist -n 2000 --sampler dpmpp-2m --steps 10 --out x.npy
   tuiqiao diffusion quality --samples x.npy
@@ -30,34 +28,6 @@ FD-FMNIST is the Frechet distance to the training images in 128 features of one 
 not comparable with one. Samples are rounded to 8 bits first. It is biased upwards for few samples: compare equal numbers.
 KID is not, but skewed: of few samples it is mostly a little too low and rarely much too high. kid_error tells how much the drawn
 subsets of at most 1000 move it, not the samples.)";
-
-struct ClassifierArguments {
-  std::string data = "/usr/share/datasets/fashion-mnist", out;
-  ClassifierOptions options;
-  DeviceArguments device;
-};
-
-int train_classifier(const ClassifierArguments& a, const std::stop_token& stop) {
-  a.device.settle();
-  check_outputs({{"--out", a.out}});
-  ProgressBar bar;
-  const Progress progress{
-      [&](std::string_view what, std::int64_t done, std::int64_t total) { bar.show(what, done, total); }, stop};
-  const Images test = read_images(a.data, "t10k");
-  const std::vector<std::uint8_t> truth = read_labels(a.data, "t10k");
-  if (static_cast<std::int64_t>(truth.size()) != test.count)
-    throw Error(fmt::format("{}: {} labels for {} images of t10k", a.data, truth.size(), test.count));
-  Classifier classifier = Classifier::train(read_images(a.data), read_labels(a.data), a.options, progress);
-  classifier.save(a.out);
-  const std::vector<std::uint8_t> found = classifier.classes(test, progress);
-  bar.clear();
-  std::int64_t right = 0;
-  for (std::size_t i = 0; i < truth.size(); ++i) right += found[i] == truth[i];
-  print(fmt::format("{:.2f} % of {} test images right, {} parameters\n",
-                    100.0 * static_cast<double>(right) / static_cast<double>(truth.size()), truth.size(),
-                    classifier.parameter_count()));
-  return kDone;
-}
 
 struct QualityArguments {
   std::string samples, reference = "/usr/share/datasets/fashion-mnist",
@@ -90,8 +60,9 @@ int measure(const QualityArguments& a, const std::stop_token& stop) {
   const Classifier classifier = Classifier::load(a.classifier);
   const Images samples = samples_of(a.samples);
   if (samples.count < 2) throw Error(fmt::format("{}: a distance needs two images or more", a.samples));
-  const std::vector<float> of_train = classifier.features(read_images(a.reference), progress);
-  const std::vector<float> of_test = classifier.features(read_images(a.reference, "t10k"), progress);
+  check_size(a.samples, samples);
+  const std::vector<float> of_train = classifier.features(images_to_classify(a.reference), progress);
+  const std::vector<float> of_test = classifier.features(images_to_classify(a.reference, "t10k"), progress);
   const std::vector<float> of_samples = classifier.features(samples, progress);
   bar.clear();
   const FeatureMoments train = feature_moments(of_train, Classifier::kFeatures);
@@ -118,27 +89,6 @@ int measure(const QualityArguments& a, const std::stop_token& stop) {
 }
 
 }  // namespace
-
-Run add_diffusion_classifier(CLI::App& app) {
-  const auto arguments = std::make_shared<ClassifierArguments>();
-  ClassifierArguments& a = *arguments;
-  app.footer(kClassifierExamples);
-  app.add_option("--out", a.out, "Write its weights here (.safetensors, bfloat16)")->type_name("FILE")->required();
-  app.add_option("--data", a.data, "Folder of MNIST's four files [/usr/share/datasets/fashion-mnist]")
-      ->type_name("DIR");
-  app.add_option("--epochs", a.options.epochs, "Times that each image is seen [12]")
-      ->type_name("N")
-      ->check(CLI::Range(1, 10000));
-  app.add_option("--batch", a.options.batch, "Images a step [64]")->type_name("N")->check(CLI::Range(1, 100000));
-  app.add_option("--learning-rate", a.options.learning_rate, "Of AdamW, falling to 0 [0.001]")
-      ->type_name("R")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--seed", a.options.seed, "Of weights, order and what is dropped [0]")
-      ->type_name("S")
-      ->check(whole_number());
-  a.device.add_threads_to(app);
-  return [arguments](const std::stop_token& stop) { return train_classifier(*arguments, stop); };
-}
 
 Run add_diffusion_quality(CLI::App& app) {
   const auto arguments = std::make_shared<QualityArguments>();

@@ -102,9 +102,7 @@ class SampleRun {
       throw std::invalid_argument("--schedule: the ancestral sampler takes the process's own steps");
     options_.variance = a_.variance.empty() ? model_->variance : variance_from_name(a_.variance);
     options_.noise_in_last_step = a_.noise_in_last_step;
-    const std::string& spacing = a_.sampler.spacing;
-    steps_ = strided_steps(model_->schedule.steps(), a_.sampler.steps,
-                           spacing.empty() ? model_->spacing : spacing_from_name(spacing));
+    steps_ = a_.sampler.process_steps(*model_);
   }
 
   void settle_sampler() {
@@ -153,7 +151,7 @@ class SampleRun {
 
   void sample(std::int64_t from, std::int64_t rows) {
     const std::int64_t size = model_->size();
-    const auto inner = model_->denoiser(a_.model, from, rows);
+    const auto inner = model_->denoiser(a_.model, static_cast<std::int64_t>(a_.first) + from, rows);
     const CountingDenoiser denoiser(*inner);
     const std::span<double> x(x_.data() + from * size, static_cast<std::size_t>(rows * size));
     const std::uint64_t first = a_.first + static_cast<std::uint64_t>(from);
@@ -206,10 +204,9 @@ class SampleRun {
   ordered_json summary() const {
     ordered_json result{{"model", a_.model.model}, {"sampler", a_.sampler.sampler}};
     if (!is_ancestral()) {
-      result["schedule"] = a_.sampler.schedule;
+      result.update(a_.sampler.told());
       if (!is_adaptive()) result["steps"] = sigmas_.size() - 1;
       result["sigmas"] = is_adaptive() ? std::vector<double>{sigmas_.front(), sigmas_.back()} : sigmas_;
-      if (sampler_named(a_.sampler.sampler).stochastic) result["s_fraction"] = a_.sampler.s_fractions;
       return result;
     }
     result["steps"] = steps_.size();
@@ -250,6 +247,8 @@ class SampleRun {
       result["nfe"] = evaluations_;
       result["clip"] = options_.clip;
       result["seed"] = std::to_string(a_.seed);
+      result["first"] = std::to_string(a_.first);
+      if (!a_.model.classes.empty()) result["classes"] = a_.model.classes;
       result["seconds"] = seconds_;
       result["network_seconds"] = network_seconds_;
       result["peak_rss_bytes"] = peak_rss_bytes();

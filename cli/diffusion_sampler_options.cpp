@@ -26,7 +26,9 @@ std::string list_of_samplers() {
   for (const SamplerInfo& info : samplers())
     text += fmt::format("{:<15} {:>3} {} {:<20} {:>11}  {}\n", info.name, info.order, info.stochastic ? '*' : ' ',
                         info.grid, info.evaluations, info.source);
-  return text + "* stochastic: of moments (weak). Multistep methods: from exact first values.\n";
+  return text +
+         "* stochastic: of moments (weak). Multistep methods: from exact first values; from their own, dpmpp-3m and "
+         "deis have 2.\n";
 }
 
 void SamplerArguments::check_belong() const { check_belong({sampler}); }
@@ -45,7 +47,10 @@ void SamplerArguments::check_belong(const std::vector<std::string>& samplers) co
       {"--churn", is({"heun"}), "heun"},
       {"--tolerance", is({"adaptive"}), "adaptive"},
       {"--brownian", stochastic || is({"ddim", "ancestral"}), "samplers with noise"},
-      {"--s-fraction", stochastic, "the SDE samplers"}};
+      {"--s-fraction", stochastic, "the SDE samplers"},
+      {"--sigma-min", !is({"ancestral"}), "the samplers with a --schedule"},
+      {"--sigma-max", !is({"ancestral"}), "the samplers with a --schedule"},
+      {"--karras-rho", !is({"ancestral"}), "the samplers with a --schedule"}};
   for (const auto& [name, belongs, whose] : options) {
     if (!belongs && app_->count(name) > 0)
       throw std::invalid_argument(
@@ -96,8 +101,28 @@ void SamplerArguments::add_to(CLI::App& app) {
                "Take noise from a Brownian path in log sigma, the same for any number of steps");
 }
 
-bool SamplerArguments::without_noise() const {
-  return std::all_of(s_fractions.begin(), s_fractions.end(), [](double s) { return s == 0; });
+bool SamplerArguments::is_deterministic(const SamplerInfo& of) const {
+  const bool no_fraction = std::all_of(s_fractions.begin(), s_fractions.end(), [](double s) { return s == 0; });
+  return (!of.stochastic || no_fraction) && (of.name != "ddim" || eta == 0) && (of.name != "heun" || churn == 0);
+}
+
+nlohmann::ordered_json SamplerArguments::told() const {
+  const SamplerInfo& info = sampler_named(sampler);
+  nlohmann::ordered_json result{{"schedule", schedule}};
+  if (schedule == "karras") result["karras_rho"] = rho;
+  if (info.stochastic) result["s_fraction"] = s_fractions;
+  if (sampler == "ddim") result["eta"] = eta;
+  if (sampler == "unipc" || sampler == "deis" || sampler == "ipndm") result["order"] = order == 0 ? 3 : order;
+  if (sampler == "unipc") result["predictor_only"] = predictor_only;
+  if (sampler == "heun") result["churn"] = churn;
+  if (sampler == "adaptive") result["tolerance"] = tolerance;
+  result["brownian"] = brownian;
+  return result;
+}
+
+std::vector<int> SamplerArguments::process_steps(const OpenedModel& model) const {
+  return strided_steps(model.schedule.steps(), steps, spacing.empty() ? model.spacing : spacing_from_name(spacing),
+                       model.steps_offset);
 }
 
 std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
@@ -116,8 +141,7 @@ std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
   if (schedule == "steps") {
     if (sigma_min > 0 || sigma_max > 0)
       throw std::invalid_argument("--sigma-min and --sigma-max go with --schedule log_sigma, karras, cosine or time");
-    return sigmas_of(model.schedule, strided_steps(model.schedule.steps(), steps,
-                                                   spacing.empty() ? model.spacing : spacing_from_name(spacing)));
+    return sigmas_of(model.schedule, process_steps(model));
   }
   if (!spacing.empty()) throw std::invalid_argument("--spacing goes with --schedule steps");
   GridOptions options;

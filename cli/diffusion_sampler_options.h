@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,12 @@ struct SamplerArguments {
   /// Throws: std::invalid_argument on an option that does nothing for the sampler, or for any of these.
   void check_belong() const;
   void check_belong(const std::vector<std::string>& samplers) const;
-  /// Whether s is 0 all along.
-  bool without_noise() const;
+  /// Whether a sampler, of those that these options are for, adds no noise with them.
+  bool is_deterministic(const SamplerInfo& of) const;
+  /// The process's steps of --schedule steps, falling.
+  std::vector<int> process_steps(const OpenedModel& model) const;
+  /// What a summary says of them: all that the sampler takes but its sigmas.
+  nlohmann::ordered_json told() const;
   /// Falling, from the process's last sigma or --sigma-max to 0 or --sigma-min.
   std::vector<double> sigmas(const OpenedModel& model) const;
   /// `first`: number of the first image, for a Brownian path of its own.

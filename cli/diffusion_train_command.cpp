@@ -16,6 +16,7 @@
 #include <stdexcept>
 
 #include "chart_picture.h"
+#include "complaint.h"
 #include "diffusion_commands.h"
 #include "file_output.h"
 #include "program.h"
@@ -80,9 +81,9 @@ std::vector<ordered_json> earlier_records(const fs::path& file, std::int64_t ste
   std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {
     ordered_json record = ordered_json::parse(line, nullptr, false);
-    if (record.is_object() && record.value("step", std::int64_t{0}) > 0 &&
-        record.value("step", std::int64_t{0}) <= step)
-      records.push_back(std::move(record));
+    const auto number = [&](const char* name) { return record.contains(name) && record.at(name).is_number(); };
+    if (!record.is_object() || !number("step") || !number("loss")) continue;
+    if (record.at("step") > 0 && record.at("step") <= step) records.push_back(std::move(record));
   }
   return records;
 }
@@ -157,8 +158,7 @@ class TrainingRun {
     try {
       trainer.start_from(net);
     } catch (const std::invalid_argument& error) {
-      const std::string_view what = error.what();
-      throw Error(fmt::format("{}: {}", a_.init, what.substr(what.find("] ") + 2)));
+      throw Error(fmt::format("{}: {}", a_.init, complaint(error.what())));
     }
   }
 

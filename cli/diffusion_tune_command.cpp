@@ -54,6 +54,10 @@ class Tuning {
 
   int operator()() {
     a_.device.settle();
+    for (const double rho : a_.grid) {
+      if (!std::isfinite(rho)) throw std::invalid_argument(fmt::format("--grid: {} is not finite", rho));
+    }
+    if (!std::isfinite(a_.rho_top)) throw std::invalid_argument("--tune-top: not finite");
     check_chart_name(a_.plot);
     check_outputs({{"--out", a_.out}, {"--plot", a_.plot}});
     const OpenedModel opened = open_model(a_.model, a_.device.device);
@@ -74,14 +78,15 @@ class Tuning {
     tell(fmt::format(
         "tuiqiao: what a block makes moves with rho of its skip by {:.2f} of its own size, input side first\n",
         fmt::join(effects_, ", ")));
-    tell(fmt::format("tuiqiao: {} evaluations for each rho: {} images, {} seeds, {} steps of {}\n",
-                     a_.measure.count * static_cast<std::int64_t>(a_.seeds.size()) * way_.evaluations(),
-                     a_.measure.count, a_.seeds.size(), way_.sigmas.size() - 1, info.name));
+    const std::int64_t each = a_.measure.count * static_cast<std::int64_t>(a_.seeds.size()) * way_.evaluations();
+    tell(fmt::format("tuiqiao: {} evaluations for each rho, about {}: {} images, {} seeds, {} steps of {}\n", each,
+                     duration(measure_->seconds_of(each)), a_.measure.count, a_.seeds.size(), way_.sigmas.size() - 1,
+                     info.name));
     for (const double rho : a_.grid) value_of(rho);
+    const Values untuned = value_of(1);
     refine();
     write_plot();
     const auto best = best_of();
-    const auto untuned = value_of(1);
     print(fmt::format("best rho_bottom {:.3f}: FD-FMNIST {:.3f} ({:+.3f} of 1: {:.3f})\n", best->first,
                       mean(best->second), mean(best->second) - mean(untuned), mean(untuned)));
     return kDone;
@@ -97,7 +102,7 @@ class Tuning {
   }
 
   std::map<double, Values>::const_iterator best_of() const {
-    return std::min_element(known_.begin(), known_.end(),
+    return std::min_element(used_.begin(), used_.end(),
                             [](const auto& a, const auto& b) { return mean(a.second) < mean(b.second); });
   }
 
@@ -110,11 +115,13 @@ class Tuning {
       if (!rho.is_number() || !values.is_array() || values.size() != a_.seeds.size() ||
           !std::all_of(values.begin(), values.end(), is_number))
         throw Error(fmt::format("{}: a point has no rho_bottom or no fd_fmnist of {} seeds", a_.out, a_.seeds.size()));
-      known_[rho] = values.get<Values>();
+      known_.emplace(rho, values.get<Values>());
     }
   }
 
-  void save() const {
+  /// With what another run may have written there since.
+  void save() {
+    load();
     ordered_json points = ordered_json::array();
     for (const auto& [rho, values] : known_)
       points.push_back({{"rho_bottom", rho}, {"fd_fmnist", values}, {"mean", mean(values)}});
@@ -131,7 +138,7 @@ class Tuning {
 
   const Values& value_of(double rho) {
     rho = std::round(rho * 1e4) / 1e4;
-    if (const auto found = known_.find(rho); found != known_.end()) return found->second;
+    if (const auto found = known_.find(rho); found != known_.end()) return used_[rho] = found->second;
     way_.rho_bottom = rho;
     Values values;
     for (const std::uint64_t seed : a_.seeds) {
@@ -142,9 +149,9 @@ class Tuning {
     std::string each;
     for (const double value : values) each += fmt::format(" {:.3f}", value);
     tell(fmt::format("rho_bottom {:.3f}: FD-FMNIST{}\n", rho, each));
-    known_[rho] = values;
+    known_[rho] = used_[rho] = values;
     save();
-    return known_[rho];
+    return used_[rho];
   }
 
   /// Golden sections between the neighbours of the best so far.
@@ -152,8 +159,8 @@ class Tuning {
     constexpr double kGolden = 0.381966;
     for (int step = 0; step < a_.refine; ++step) {
       const auto best = best_of();
-      const double low = best == known_.begin() ? best->first : std::prev(best)->first;
-      const double high = std::next(best) == known_.end() ? best->first : std::next(best)->first;
+      const double low = best == used_.begin() ? best->first : std::prev(best)->first;
+      const double high = std::next(best) == used_.end() ? best->first : std::next(best)->first;
       const bool up = high - best->first > best->first - low;
       const double next = best->first + kGolden * (up ? high - best->first : low - best->first);
       if (std::abs(next - best->first) < 0.002) return;
@@ -169,7 +176,7 @@ class Tuning {
                 {}};
     for (std::size_t s = 0; s < a_.seeds.size(); ++s) {
       Series series{fmt::format("seed {}", a_.seeds[s]), {}};
-      for (const auto& [rho, values] : known_) series.points.emplace_back(rho, values[s]);
+      for (const auto& [rho, values] : used_) series.points.emplace_back(rho, values[s]);
       chart.series.push_back(std::move(series));
     }
     write_file_atomically(a_.plot, chart_picture(a_.plot, {chart}));
@@ -182,7 +189,8 @@ class Tuning {
   std::unique_ptr<Measure> measure_;
   ordered_json settings_;
   std::vector<double> effects_;     ///< of each skip, the one nearest the input first
-  std::map<double, Values> known_;  ///< by rho_bottom
+  std::map<double, Values> known_;  ///< by rho_bottom: all that OUT holds
+  std::map<double, Values> used_;   ///< those of this search
 };
 
 }  // namespace

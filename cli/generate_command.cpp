@@ -16,6 +16,7 @@
 
 #include "bytes_text.h"
 #include "commands.h"
+#include "complaint.h"
 #include "model_file.h"
 #include "program.h"
 #include "terminal.h"
@@ -358,8 +359,7 @@ CLI::Validator named(FromName from_name) {
       from_name(text);
       return "";
     } catch (const std::invalid_argument& error) {
-      const std::string what = error.what();
-      return what.substr(what.find("] ") + 2);
+      return std::string(complaint(error.what()));
     }
   });
 }

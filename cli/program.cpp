@@ -9,20 +9,11 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "complaint.h"
 #include "terminal.h"
 #include "tuiqiao/error.h"
 
 namespace tuiqiao::cli {
-
-namespace {
-
-/// What a function complains of, without its name: "[Pooler] beta = 2" as "beta = 2".
-std::string_view complaint(std::string_view what) {
-  const std::size_t name = what.starts_with('[') ? what.find("] ") : std::string_view::npos;
-  return name == std::string_view::npos ? what : what.substr(name + 2);
-}
-
-}  // namespace
 
 int say(int code, std::string_view what) {
   tell(fmt::format("tuiqiao: {}\n", one_line(what)));

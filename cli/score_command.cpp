@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "commands.h"
+#include "complaint.h"
 #include "model_file.h"
 #include "terminal.h"
 #include "tuiqiao/error.h"
@@ -156,8 +157,7 @@ Run add_score(CLI::App& app) {
               heal_mode_from_name(text, back);
               return "";
             } catch (const std::invalid_argument& error) {
-              const std::string what = error.what();
-              return what.substr(what.find("] ") + 2);
+              return std::string(complaint(error.what()));
             }
           },
           ""));

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <limits>
 
+#include "half.h"
 #include "tuiqiao/error.h"
 
 namespace tuiqiao {
@@ -93,13 +94,6 @@ Header header_of(std::string_view bytes, const std::string& name) {
   return header;
 }
 
-double half(std::uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  const double sign = bits & 0x8000 ? -1 : 1;
-  if (exponent == 31) return fraction ? std::numeric_limits<double>::quiet_NaN() : sign * HUGE_VAL;
-  return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
-}
-
 template <class T>
 void convert(const char* from, std::vector<double>& values) {
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -119,7 +113,7 @@ void convert_half(const char* from, std::vector<double>& values) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     std::uint16_t bits = 0;
     std::memcpy(&bits, from + i * sizeof(bits), sizeof(bits));
-    values[i] = half(bits);
+    values[i] = float_of_half(bits);
   }
 }
 

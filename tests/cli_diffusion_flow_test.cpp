@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -274,6 +275,23 @@ TEST_F(DiffusionQualityCli, SearchesFactorsAndGoesOn) {
   const Result again = run(arguments);
   EXPECT_EQ(again.out, first.out);
   EXPECT_EQ(again.err.find("rho_bottom 0.800"), std::string::npos) << again.err;
+  EXPECT_EQ(json::parse(content_of(path("rho.json"))), told);
+  // A run that was stopped goes on as one that was not: here after the grid and one of three sections.
+  const Result whole = run(changed(arguments, {"--refine", "3", "--out", path("whole.json")}));
+  EXPECT_EQ(run(changed(arguments, {"--refine", "3"})).out, whole.out);
+  EXPECT_EQ(json::parse(content_of(path("rho.json")))["points"], json::parse(content_of(path("whole.json")))["points"]);
+  // Without 1 in the grid it is measured, and may be the best.
+  const Result beside = run(changed(arguments, {"--grid", "0.2,0.3", "--refine", "0", "--out", path("beside.json")}));
+  const json best = json::parse(content_of(path("beside.json")));
+  EXPECT_EQ(best["points"].size(), 3U);
+  EXPECT_NE(beside.out.find(fmt::format("best rho_bottom {:.3f}:", best["best"]["rho_bottom"].get<double>())),
+            std::string::npos)
+      << beside.out;
+  expect_refused(changed(arguments, {"--grid", "0.8,nan"}), kUsage, {"--grid", "nan"});
+  // A pipe holds no results of before, and is not waited for.
+  const Result piped = run(changed(arguments, {"--out", "/dev/stdout", "--grid", "1", "--refine", "0"}));
+  EXPECT_EQ(piped.code, 0) << piped.err;
+  EXPECT_NE(piped.out.find("\"settings\""), std::string::npos) << piped.out;
   expect_refused(changed(arguments, {"--churn", "1", "--eta", "0.5"}), kUsage, {"--eta is of ddim"});
   json broken = told;
   broken["points"][0]["fd_fmnist"] = json::array();
@@ -309,6 +327,16 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   broken["rows"][0].erase("kid");
   write("broken.json", broken.dump());
   expect_refused(changed(arguments, {"--out", path("broken.json")}), kBadInput, {"broken.json", "no kid"});
+  broken = json::parse(content_of(path("few.json")));
+  broken["rows"][0]["distance"] = "far";
+  write("broken.json", broken.dump());
+  expect_refused(changed(arguments, {"--out", path("broken.json")}), kBadInput, {"broken.json", "no distance"});
+  // What takes no notice of an option has a distance; --eta is of ddim.
+  const Result with_eta = run(changed(
+      arguments, {"--samplers", "ddim,euler", "--eta", "0.5", "--nfe", "3", "--rhos", "1", "--out", path("eta.json")}));
+  ASSERT_EQ(with_eta.code, 0) << with_eta.err;
+  for (const json& row : json::parse(content_of(path("eta.json")))["rows"])
+    EXPECT_EQ(row["distance"].is_null(), row["sampler"] == "ddim") << row;
   broken.erase("rows");
   write("broken.json", broken.dump());
   expect_refused(changed(arguments, {"--out", path("broken.json")}), kBadInput, {"broken.json", "'rows'"});
@@ -317,6 +345,19 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   const std::string kept = content_of(path("few.json"));
   expect_refused(arguments, kBadInput, {"few.json", "another run", "weights"});
   EXPECT_EQ(content_of(path("few.json")), kept);
+}
+
+// Halfway between two latents of one length lies one of that length; on a straight line it would be shorter.
+TEST_F(DiffusionFlowCli, GoesBetweenLatentsAlongACircle) {
+  write("one.json", R"({"weights": [1], "means": [[0, 0]], "stds": [0.5]})");
+  write("x.npy", npy_of(std::vector<double>{1, 0, 0, 1}, std::vector<std::int64_t>{2, 2}));
+  const Result result = run({"diffusion", "interpolate", "--model", "analytic:" + path("one.json"), "--x",
+                             path("x.npy"), "--columns", "3", "--steps", "200", "--out", path("between.npy")});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const std::vector<double> found = read_npy(path("between.npy")).values,
+                            want{1, 0, 1 / std::numbers::sqrt2, 1 / std::numbers::sqrt2, 0, 1};
+  ASSERT_EQ(found.size(), want.size());
+  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(found[i], want[i], 1e-3) << i;
 }
 
 TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
@@ -342,10 +383,15 @@ TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
   expect_refused({"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--by", "flow", "--variations",
                   "2", "--out", path("x.npy")},
                  kUsage, {"--variations"});
+  expect_refused({"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--by", "flow", "--steps", "1",
+                  "--out", path("x.npy")},
+                 kUsage, {"--steps 1"});
   expect_refused(sample(model, {"--rho", "1,2"}), kUsage, {"2 factors", "4 skips"});
   expect_refused(sample(analytic(), {"--rho-bottom", "0.8"}), kUsage, {"skips"});
   expect_refused({"diffusion", "quality", "--samples", path("bars.npy"), "--classifier", path("none")}, kBadInput,
                  {"none"});
+  write("wrong.npy", npy_of(std::vector<double>(2 * 64, 0), std::vector<std::int64_t>{2, 1, 8, 8}));
+  expect_refused({"diffusion", "quality", "--samples", path("wrong.npy")}, kBadInput, {"wrong.npy", "[1, 28, 28]"});
   expect_refused({"diffusion", "tune-skips", "--model", analytic(), "--out", path("r.json")}, kUsage, {"skips"});
 }
 

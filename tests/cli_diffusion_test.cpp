@@ -231,13 +231,46 @@ TEST_F(DiffusionCli, ShowsAnOrder) {
     return read_npy(path("x.npy")).values;
   };
   const auto exact = values("adaptive", "1");
-  const auto error = [&](const char* steps) {
-    const auto found = values("dpmpp-2m", steps);
+  const auto error = [&](const char* sampler, const char* steps) {
+    const auto found = values(sampler, steps);
     double most = 0;
     for (std::size_t i = 0; i < exact.size(); ++i) most = std::max(most, std::abs(found[i] - exact[i]));
     return most;
   };
-  EXPECT_NEAR(std::log2(error("160") / error("320")), 2, 0.15);
+  for (const auto& [sampler, order] : {std::pair{"euler", 1}, {"heun", 2}, {"dpm-2", 2}, {"dpm-3", 3}, {"dpmpp-2m", 2}})
+    EXPECT_NEAR(std::log2(error(sampler, "160") / error(sampler, "320")), order, 0.15) << sampler;
+}
+
+// What a run holds does not grow with its steps.
+TEST_F(DiffusionCli, TakesAsMuchMemoryForManySteps) {
+  const auto peak = [&](const char* steps) {
+    const Result result = run(sample(analytic(), {"-n", "20000", "--batch", "20000", "--sampler", "dpmpp-3m",
+                                                  "--schedule", "karras", "--steps", steps, "--json"}));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return json::parse(result.out).at("peak_rss_bytes").get<std::int64_t>();
+  };
+  constexpr std::int64_t kState = 20000 * 2 * 8;  // 200 of these would be 64 MB
+  EXPECT_LT(peak("200") - peak("10"), 20 * kState);
+}
+
+// Image i has class i mod the classes given, whatever is sampled beside it.
+TEST_F(DiffusionCli, GivesClassesByTheNumberOfAnImage) {
+  fs::copy(kCases / "resnet", path("classes"), fs::copy_options::recursive);
+  json config = json::parse(content_of(path("classes/config.json")));
+  config["sample_size"] = 8;
+  write("classes/config.json", config.dump());
+  write("classes/scheduler_config.json", R"({"_class_name": "DDPMScheduler", "variance_type": "learned_range"})");
+  const auto values = [&](const Arguments& more) {
+    Arguments all = sample(path("classes"), {"--steps", "2", "--class", "0,1,2", "--out", path("x.npy")});
+    const Result result = run(changed(all, more));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return read_npy(path("x.npy")).values;
+  };
+  for (const char* sampler : {"ancestral", "euler"}) {
+    const auto all = values({"-n", "5", "--sampler", sampler});
+    const auto last = values({"-n", "1", "--first", "4", "--sampler", sampler});
+    for (std::size_t i = 0; i < last.size(); ++i) ASSERT_NEAR(last[i], all[4 * last.size() + i], 1e-4) << sampler;
+  }
 }
 
 TEST_F(DiffusionCli, TakesNoiseFromAPath) {
@@ -262,6 +295,8 @@ TEST_F(DiffusionCli, NamesWhatIsWrongWithSamplers) {
   expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "cubic"}), kUsage, {"cubic", "karras"});
   expect_refused(sample(analytic(), {"--sampler", "euler", "--sigma-min", "1"}), kUsage, {"--schedule"});
   expect_refused(sample(analytic(), {"--schedule", "karras"}), kUsage, {"ancestral"});
+  for (const char* option : {"--sigma-min", "--sigma-max", "--karras-rho"})
+    expect_refused(sample(analytic(), {option, "2"}), kUsage, {option, "ancestral"});
   expect_refused(sample(analytic(), {"--sampler", "euler", "--variance", "beta"}), kUsage, {"--variance"});
   expect_refused(sample(analytic(), {"--sampler", "unipc", "--order", "4"}), kUsage, {"order"});
   expect_refused(sample(analytic(), {"--sampler", "euler", "--eta", "0.5"}), kUsage, {"--eta is of ddim"});
@@ -308,6 +343,18 @@ TEST_F(DiffusionCli, NamesWhatIsWrongWithSampling) {
     write("wrong.json", text);
     expect_refused(sample("analytic:" + path("wrong.json"), {}), kBadInput, {"wrong.json", problem});
   }
+  json config = json::parse(content_of(model + "/config.json"));
+  for (const auto& [size, problem] : {std::pair{json{8, 9}, "multiple of 2"}, {json{65536, 65536}, "numbers"}}) {
+    config["sample_size"] = size;
+    write("run/model/config.json", config.dump());
+    expect_refused(sample(model, {}), kBadInput, {"config.json", "sample_size", problem});
+  }
+  config["sample_size"] = {8, 8};
+  write("run/model/config.json", config.dump());
+  std::string bytes = content_of(weights);
+  bytes.replace(bytes.size() - 4, 4, std::string("\0\0\xc0\x7f", 4));  // a NaN of float32
+  write("run/model/diffusion_pytorch_model.safetensors", bytes);
+  expect_refused(sample(model, {}), kBadInput, {weights, "not finite"});
   fs::resize_file(weights, fs::file_size(weights) - 1);
   expect_refused(sample(model, {}), kBadInput, {weights});
   fs::remove(model + "/scheduler_config.json");

@@ -87,6 +87,9 @@ TEST(StridedSteps, GoAsDiffusersGoes) {
     const auto all = strided_steps(1000, 1000, spacing);
     for (int i = 0; i < 1000; ++i) EXPECT_EQ(all[static_cast<std::size_t>(i)], 1000 - i);
   }
+  EXPECT_EQ(strided_steps(1000, 4, Spacing::leading, 1), (std::vector<int>{752, 502, 252, 2}));
+  EXPECT_EQ(strided_steps(4, 4, Spacing::leading, 1), (std::vector<int>{4, 3, 2}));  // none after the last
+  EXPECT_EQ(strided_steps(1000, 4, Spacing::trailing, 1), strided_steps(1000, 4, Spacing::trailing));
   EXPECT_THROW(strided_steps(10, 0, Spacing::leading), std::invalid_argument);
   EXPECT_THROW(strided_steps(10, 11, Spacing::leading), std::invalid_argument);
   EXPECT_THROW(spacing_from_name("even"), std::invalid_argument);

@@ -374,8 +374,27 @@ TEST_F(Training, NamesTheFieldOfAProcessThatIsWrong) {
   wrong("timestep_spacing", "log");
   wrong("clip_sample", 1);
   wrong("clip_sample_range", -1);
+  wrong("steps_offset", 1000);
+  wrong("steps_offset", -1);
   wrong("trained_betas", {0.1, "x"});
   wrong("trained_betas", {0.1, 1.5});
+  // What is missing is as the class has it.
+  const auto read = [&](const char* kind, int offset) {
+    nlohmann::json changed = right;
+    changed["_class_name"] = kind;
+    changed["steps_offset"] = offset;
+    for (const char* field : {"clip_sample", "clip_sample_range", "timestep_spacing"}) changed.erase(field);
+    std::ofstream(file) << changed;
+    return read_process_config(file);
+  };
+  EXPECT_EQ(read("DDIMScheduler", 1).clip, 1);
+  EXPECT_EQ(read("DDIMScheduler", 1).spacing, Spacing::leading);
+  EXPECT_EQ(read("PNDMScheduler", 1).clip, 0);
+  EXPECT_EQ(read("PNDMScheduler", 1).spacing, Spacing::leading);
+  EXPECT_EQ(read("EulerDiscreteScheduler", 0).clip, 0);
+  EXPECT_EQ(read("EulerDiscreteScheduler", 0).spacing, Spacing::linspace);
+  EXPECT_EQ(read("PNDMScheduler", 1).steps_offset, 1);
+  EXPECT_EQ(read("PNDMScheduler", 0).steps_offset, 0);
   const auto refused = [&](const std::string& text, const std::string& problem) {
     std::ofstream(file) << text;
     try {

@@ -93,6 +93,8 @@ Classifier Classifier::load(const fs::path& file) {
     if (in.at(name).shape != shape)
       throw Error(fmt::format("{}: tensor '{}' has another shape than a classifier's", file.string(), name));
     const std::vector<float> values = in.read(name);
+    if (!std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); }))
+      throw Error(fmt::format("{}: tensor '{}' holds numbers that are not finite", file.string(), name));
     parts->weights[name] = at::from_blob(const_cast<float*>(values.data()), shape, at::kFloat).clone();
   }
   return Classifier(std::move(parts));

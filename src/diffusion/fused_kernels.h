@@ -5,7 +5,7 @@
 
 /// What a network does between convolutions, in one pass over an image whose channels lie side by side (NHWC):
 /// GroupNorm (Wu and He, 2018) and the activation after it, with their gradients; sums; what joins. Numbers are float32
-/// or bfloat16, sums are float32 within 256 places and float64 beyond, deviations are taken from the mean (a second
+/// or bfloat16, sums are float32 within 64 places and float64 beyond, deviations are taken from the mean (a second
 /// reading), so a mean far from 0 costs no digits.
 namespace tuiqiao {
 

@@ -116,18 +116,19 @@ std::vector<double> betas_of(BetaSchedule schedule, int steps, double first, dou
   return betas;
 }
 
-std::vector<int> strided_steps(int steps, int count, Spacing spacing) {
+std::vector<int> strided_steps(int steps, int count, Spacing spacing, int offset) {
   if (count < 1 || count > steps)
     throw std::invalid_argument(fmt::format("[strided_steps] {} steps of {}", count, steps));
   std::vector<int> chosen;
   const int stride = steps / count;
   for (int i = 0; i < count; ++i) {
     // As numpy does: rint rounds halves to even.
-    double t = static_cast<double>(i) * stride;
+    double t = std::min(static_cast<double>(i) * stride + offset, steps - 1.0);
     if (spacing == Spacing::linspace) t = count == 1 ? 0 : std::rint(i * (steps - 1.0) / (count - 1));
     if (spacing == Spacing::trailing) t = std::rint(steps - (count - 1.0 - i) * steps / count) - 1;
     chosen.push_back(static_cast<int>(t) + 1);
   }
+  chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
   std::reverse(chosen.begin(), chosen.end());
   return chosen;
 }

@@ -347,6 +347,8 @@ UNet UNet::load(const std::filesystem::path& folder) {
                               fmt::join(weights.at(stored).shape, ", "), fmt::join(shape_of(tensor), ", ")));
     const Tensor values = at::empty(tensor.sizes(), at::kFloat);
     weights.read(stored, 0, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+    if (!values.isfinite().all().item<bool>())
+      throw Error(fmt::format("{}: tensor '{}' holds numbers that are not finite", file.string(), stored));
     tensor.copy_(values);
     used[stored] = true;
     if (name == "time_proj.weight") used["time_proj.W"] = true;

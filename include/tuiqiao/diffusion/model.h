@@ -22,11 +22,13 @@ struct ProcessConfig {
   Variance variance = Variance::posterior;  ///< variance_type: fixed_small, fixed_large or learned_range
   double clip = 1;                          ///< clip_sample_range; 0 where clip_sample is false
   Spacing spacing = Spacing::leading;
+  int steps_offset = 0;  ///< that leading steps are later by
 
+  /// Throws: std::invalid_argument where betas or the schedule's numbers are outside (0, 1).
   Schedule schedule() const;
 };
 
-/// Reads it. Fields of other schedulers are passed over.
+/// Reads it. Fields of other schedulers are passed over; one that is missing is as its class has it by default.
 /// Throws: tuiqiao::Error "FILE: field 'NAME' ..." on a wrong type or value.
 ProcessConfig read_process_config(const std::filesystem::path& file);
 /// The text of scheduler_config.json, which DDPMScheduler loads. Throws: std::invalid_argument.
@@ -49,7 +51,8 @@ DiffusionModel load_diffusion_model(const std::filesystem::path& folder, const a
 
 /// The network as a Denoiser that keeps a reference to it: float64 outside, float32 inside, without gradients.
 /// `classes` is one class for each row of every batch, or empty. On the CPU parts of a batch go side by side, a thread
-/// each; the skips of each part pass through UNet::set_join's function by themselves.
+/// each; the skips of each part pass through UNet::set_join's function by themselves. Its calls throw:
+/// std::invalid_argument where there are not as many classes as rows.
 std::unique_ptr<Denoiser> denoiser_of(const DiffusionModel& model, std::vector<std::int64_t> classes = {});
 
 /// The same with derivatives, by one backward pass for each probe, or for each number of a datum where there is none.

@@ -54,9 +54,9 @@ std::vector<double> betas_of(BetaSchedule schedule, int steps, double first = 1e
 
 /// diffusers' ways to choose steps: "leading" ends at step 1, "trailing" starts at T, "linspace" does both.
 enum class Spacing { leading, trailing, linspace };
-/// Steps of a strided run, falling: `count` of 1 to T. Throws: std::invalid_argument where 1 <= count <= T does not
-/// hold.
-std::vector<int> strided_steps(int steps, int count, Spacing spacing);
+/// Steps of a strided run, falling: `count` of 1 to T. `offset`: diffusers' steps_offset, by which leading steps are
+/// later, none of them after T (which comes once). Throws: std::invalid_argument where 1 <= count <= T does not hold.
+std::vector<int> strided_steps(int steps, int count, Spacing spacing, int offset = 0);
 Spacing spacing_from_name(std::string_view text);
 
 }  // namespace tuiqiao
