@@ -1,6 +1,6 @@
 // A diffusion network's forward pass and training step beside the machine's matrix product and beside the same network
-// in Python's PyTorch (diffusers), in turns; what layouts and types do to it; and what a sampler and
-// scaled skips add to the network.
+// in Python's PyTorch (diffusers), in turns; what layouts and types do to it; and what every sampler and scaled skips
+// add to the network.
 // clang 14, and so clang-tidy, cannot read libtorch 1.13's headers as C++20.
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
@@ -17,7 +17,9 @@
 #include "npy.h"
 #include "timing.h"
 #include "tuiqiao/diffusion/ancestral.h"
+#include "tuiqiao/diffusion/grids.h"
 #include "tuiqiao/diffusion/model.h"
+#include "tuiqiao/diffusion/samplers.h"
 #include "tuiqiao/diffusion/skip_tuning.h"
 #include "tuiqiao/diffusion/unet.h"
 
@@ -228,28 +230,49 @@ json bench_skips(const UNetConfig& config) {
   return results;
 }
 
-/// The share of a sampler's time that is spent outside the network.
-json bench_sampler(const UNetConfig& config) {
-  DiffusionModel model{UNet(config), {}};
-  model.channels = 1;
-  model.height = model.width = kSide;
+/// What a sampler's own work is of the network's, for the fastest network: convolutions in bfloat16.
+json bench_samplers(const UNetConfig& config) {
+  DiffusionModel model{UNet(config), {}, 1, kSide, kSide};
+  model.net.set_half_convolutions(true, true);
   const auto inner = denoiser_of(model);
-  std::vector<double> shares;
-  constexpr int kSteps = 20;
-  for (int i = 0; i < 3; ++i) {
-    const CountingDenoiser counting(*inner);
-    const NoiseSource noise = image_noise(1, 0, model.size());
-    std::vector<double> x(static_cast<std::size_t>(kBatch * model.size()));
-    noise(0, x);
-    const double seconds = bench::seconds_of([&] {
-      sample_ancestral(counting, model.process.schedule(), strided_steps(1000, kSteps, Spacing::leading), noise, {}, x);
-    });
-    shares.push_back((seconds - counting.seconds()) / counting.seconds());
+  const NoiseSource noise = image_noise(1, 0, model.size());
+  constexpr int kSteps = 10;
+  json results = json::array();
+  fmt::print("\n| sampler | its work, % of the network's [least, most] |\n|---|---|\n");
+  const auto measure = [&](const std::string& name, const auto& go) {
+    std::vector<double> shares;
+    for (int i = 0; i < 5; ++i) {
+      const CountingDenoiser counting(*inner);
+      std::vector<double> x(static_cast<std::size_t>(kBatch * model.size()));
+      noise(0, x);
+      const double seconds = bench::seconds_of([&] { go(counting, x); });
+      shares.push_back(100 * (seconds - counting.seconds()) / counting.seconds());
+    }
+    const Spread share = Spread::of(shares);
+    fmt::print("| {} | {:.2f} [{:.2f}, {:.2f}] |\n", name, share.median, share.least, share.most);
+    results.push_back({{"sampler", name}, {"percent", share.json()}});
+  };
+  const Schedule schedule = model.process.schedule();
+  measure("ancestral", [&](const Denoiser& denoiser, std::span<double> x) {
+    sample_ancestral(denoiser, schedule, strided_steps(1000, kSteps, Spacing::leading), noise, {}, x);
+  });
+  const std::vector<double> sigmas = sigma_grid(Grid::karras, kSteps, {.sigma_max = 80, .sigma_min = 0.01});
+  for (const SamplerInfo& info : samplers()) {
+    const bool noisy = info.stochastic || info.name == "ddim";
+    for (const bool brownian : {false, true}) {
+      if (brownian && !noisy) continue;
+      measure(fmt::format("{}{}", info.name, brownian ? " --brownian" : ""),
+              [&](const Denoiser& denoiser, std::span<double> x) {
+                SamplerOptions options;
+                options.eta = 1;
+                options.tolerance = 0.1;
+                if (brownian) options.path = brownian_path(1, 0, model.size(), 0.01, 80);
+                for (double& value : x) value *= sigmas.front();
+                sample(info.name, denoiser, sigmas, noise, options, x);
+              });
+    }
   }
-  const Spread share = Spread::of(shares);
-  fmt::print("\nthe ancestral sampler adds {:.2f} % to the network's time ({:.2f} to {:.2f})\n", 100 * share.median,
-             100 * share.least, 100 * share.most);
-  return share.json();
+  return results;
 }
 
 int run(const std::string& out) {
@@ -268,7 +291,7 @@ int run(const std::string& out) {
   results["networks"].push_back(
       bench_network("32-64-128, 1 layer, attention", config_of({32, 64, 128}, 1, true), peak, python));
   results["scaled_skips"] = bench_skips(shipped);
-  results["sampler_overhead"] = bench_sampler(shipped);
+  results["sampler_overhead"] = bench_samplers(shipped);
   write_file_atomically(out, results.dump(2) + "\n");
   return 0;
 }

@@ -46,13 +46,15 @@ struct Row {
   int order = 0;  ///< the option
 };
 
-/// Largest error after so many steps.
-double error_of(const Row& row, int steps, bool exactly) {
-  const bool in_sigma = row.name == "ipndm";
-  const double end = in_sigma ? kMinInSigma : kMin;
-  std::vector<double> sigmas;
-  for (int i = 0; i <= steps; ++i)
-    sigmas.push_back(in_sigma ? kMax + (end - kMax) * i / steps : kMax * std::pow(end / kMax, double(i) / steps));
+/// Largest error after so many steps of a grid; iPNDM's is uniform in sigma, Karras's of exponent 1.
+double error_of(const Row& row, int steps, bool exactly, Grid grid = Grid::log_sigma) {
+  GridOptions range{.sigma_max = kMax, .sigma_min = kMin, .to_zero = false};
+  if (row.name == "ipndm") {
+    grid = Grid::karras;
+    range.rho = 1;
+    range.sigma_min = kMinInSigma;
+  }
+  const std::vector<double> sigmas = sigma_grid(grid, steps, range);
   SamplerOptions options;
   options.order = row.order;
   options.s_fraction = 0;
@@ -66,9 +68,9 @@ double error_of(const Row& row, int steps, bool exactly) {
 }
 
 /// The slopes of the last two halvings above rounding.
-std::vector<double> orders_of(const Row& row, bool exactly) {
+std::vector<double> orders_of(const Row& row, bool exactly, Grid grid = Grid::log_sigma) {
   std::vector<double> errors;
-  for (int steps = 40; steps <= 1280; steps *= 2) errors.push_back(error_of(row, steps, exactly));
+  for (int steps = 40; steps <= 1280; steps *= 2) errors.push_back(error_of(row, steps, exactly, grid));
   std::vector<double> slopes;
   for (std::size_t i = 1; i < errors.size() && errors[i] > 2e-11; ++i)
     slopes.push_back(std::log2(errors[i - 1] / errors[i]));
@@ -88,22 +90,26 @@ int run(const std::string& out) {
       "equal steps of sigma.\n\n",
       kMax, kMin, kMinInSigma);
   fmt::print(
-      "| sampler | order | from exact values | from its own | error at 10 evaluations | at 20 | at 40 |\n"
-      "|---|---|---|---|---|---|---|\n");
+      "| sampler | order | from exact values | along Karras's grid | from its own | error at 10 evaluations | at 20 | "
+      "at "
+      "40 |\n|---|---|---|---|---|---|---|---|\n");
   json results = json::array();
   for (const Row& row : rows) {
     const SamplerInfo& info = sampler_named(row.name);
     const int claimed = row.order == 0 ? info.order : row.order + (row.name == "unipc" ? 1 : 0);
-    const std::vector<double> exact = orders_of(row, true), own = orders_of(row, false);
+    const std::vector<double> exact = orders_of(row, true), own = orders_of(row, false),
+                              karras = orders_of(row, true, Grid::karras);
+    const std::string along = row.name == "ipndm" ? "" : fmt::format("{:.2f}, {:.2f}", karras[0], karras[1]);
     std::vector<double> errors;
     for (const int evaluations : {10, 20, 40}) errors.push_back(error_of(row, evaluations / info.evaluations, false));
     const std::string name = row.order == 0 ? std::string(row.name) : fmt::format("{} --order {}", row.name, row.order);
-    fmt::print("| `{}` | {} | {:.2f}, {:.2f} | {:.2f}, {:.2f} | {:.1e} | {:.1e} | {:.1e} |\n", name, claimed, exact[0],
-               exact[1], own[0], own[1], errors[0], errors[1], errors[2]);
+    fmt::print("| `{}` | {} | {:.2f}, {:.2f} | {} | {:.2f}, {:.2f} | {:.1e} | {:.1e} | {:.1e} |\n", name, claimed,
+               exact[0], exact[1], along, own[0], own[1], errors[0], errors[1], errors[2]);
     results.push_back({{"sampler", row.name},
                        {"order_option", row.order},
                        {"claimed", claimed},
                        {"slopes_exact_start", exact},
+                       {"slopes_exact_start_karras", karras},
                        {"slopes_own_start", own},
                        {"errors_at_10_20_40", errors}});
   }

@@ -100,9 +100,10 @@ class Measurement {
  private:
   void print_datum(std::int64_t index, const Likelihood& one, double figure, const std::string& of) const {
     if (!a_.as_json) {
-      std::string text = model_.is_image()
-                             ? fmt::format("{:>6} {:>12.3f} nats {:>8.4f} bits/dim", index, one.nats, figure)
-                             : fmt::format("{:>6} {:>14.6f} nats", index, one.nats);
+      const bool is_image = model_.is_image();
+      std::string text = fmt::format("{:>6} {:>{}.{}f}", index, one.nats, is_image ? 12 : 14, is_image ? 3 : 6);
+      if (options_.probes > 1) text += fmt::format(" +- {:.{}f}", one.error, is_image ? 3 : 6);
+      text += is_image ? fmt::format(" nats {:>8.4f} bits/dim", figure) : " nats";
       if (!of.empty()) text += "  " + of;
       return print(text + "\n");
     }
@@ -128,8 +129,8 @@ std::string summary_of(const std::vector<double>& figures, const char* unit) {
   for (const double figure : figures) sum += figure;
   const auto n = static_cast<double>(figures.size());
   for (const double figure : figures) squares += (figure - sum / n) * (figure - sum / n);
-  return fmt::format("{}: {:.4f} +- {:.4f} over {} data", unit, sum / n, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0.0,
-                     figures.size());
+  const std::string error = n > 1 ? fmt::format(" +- {:.4f}", std::sqrt(squares / (n - 1) / n)) : "";
+  return fmt::format("{}: {:.4f}{} over {} data", unit, sum / n, error, figures.size());
 }
 
 /// How well the figures tell others from data: by being larger, and by being further from the median of data.
