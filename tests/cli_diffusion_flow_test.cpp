@@ -258,6 +258,10 @@ TEST_F(DiffusionQualityCli, IsZeroForTheImagesThemselves) {
   const Result noise = run(with("quality", {"--samples", path("x.npy"), "--json"}));
   ASSERT_EQ(noise.code, 0) << noise.err;
   EXPECT_GT(json::parse(noise.out)["fd_fmnist"], 1);
+  write("small.npy", npy_of(std::vector<double>(2 * 64, 0), std::vector<std::int64_t>{2, 1, 8, 8}));
+  expect_refused(with("quality", {"--samples", path("small.npy")}), kBadInput, {"small.npy", "[1, 28, 28]"});
+  expect_refused(changed(with("quality", {"--samples", path("x.npy")}), {"--reference", path("bars.npy")}), kBadInput,
+                 {"bars.npy", "[1, 8, 8]"});
 }
 
 TEST_F(DiffusionQualityCli, SearchesFactorsAndGoesOn) {
@@ -390,8 +394,6 @@ TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
   expect_refused(sample(analytic(), {"--rho-bottom", "0.8"}), kUsage, {"skips"});
   expect_refused({"diffusion", "quality", "--samples", path("bars.npy"), "--classifier", path("none")}, kBadInput,
                  {"none"});
-  write("wrong.npy", npy_of(std::vector<double>(2 * 64, 0), std::vector<std::int64_t>{2, 1, 8, 8}));
-  expect_refused({"diffusion", "quality", "--samples", path("wrong.npy")}, kBadInput, {"wrong.npy", "[1, 28, 28]"});
   expect_refused({"diffusion", "tune-skips", "--model", analytic(), "--out", path("r.json")}, kUsage, {"skips"});
 }
 
