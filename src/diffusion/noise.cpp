@@ -83,19 +83,15 @@ constexpr int kLevels = 16;
 
 /// W at a place of [0, 1] of one row's path, `stream`; W(0) = 0.
 void path_at(std::uint64_t seed, std::uint64_t stream, double place, std::span<double> values) {
-  const auto draw = [&](std::uint64_t node, std::span<double> numbers) {
-    constexpr std::uint64_t kPaths = std::uint64_t{1} << 31;  // apart from the draws of samplers
-    fill_normal(seed, stream, kPaths + node, numbers);
-  };
+  constexpr std::uint64_t kPaths = std::uint64_t{1} << 31;  // apart from the draws of samplers
   std::vector<double> low(values.size(), 0), high(values.size()), middle(values.size());
-  draw(0, high);
+  bridge({seed, stream, kPaths, 1}, low.data(), low.data(), high);
   double from = 0, to = 1;
   // Nodes of the tree are numbered 1, 2 and 3, 4 to 7, ...; draw 0 is the right end.
   std::uint64_t node = 1;
   for (int level = 0; level < kLevels && place != from && place != to; ++level) {
-    draw(node, middle);
-    const double deviation = std::sqrt((to - from) / 4), half = (from + to) / 2;
-    for (std::size_t i = 0; i < middle.size(); ++i) middle[i] = (low[i] + high[i]) / 2 + deviation * middle[i];
+    const double half = (from + to) / 2;
+    bridge({seed, stream, kPaths + node, std::sqrt((to - from) / 4)}, low.data(), high.data(), middle);
     const bool right = place > half;
     (right ? low : high).swap(middle);
     (right ? from : to) = half;

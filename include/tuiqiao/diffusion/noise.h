@@ -32,7 +32,8 @@ NoiseSource image_noise(std::uint64_t seed, std::uint64_t first, std::int64_t si
 using NoisePath = std::function<void(double from, double to, std::span<double> values)>;
 
 /// A Brownian path in log sigma for each row, the same on every grid: halves of [sigma_min, sigma_max] by Levy's
-/// construction, straight lines below 2^-16 of it. One that goes along a grid looks each sigma up once.
+/// construction, straight lines below 2^-16 of it; what it adds there is rounded to float32. One that goes along a grid
+/// looks each sigma up once.
 /// Domain: 0 < sigma_min < sigma_max; sigmas outside are taken for the nearest end.
 /// Throws: std::invalid_argument "[brownian_path] ...". Cost: up to 17 numbers a number, on all threads.
 NoisePath brownian_path(std::uint64_t seed, std::uint64_t first, std::int64_t size, double sigma_min, double sigma_max);
