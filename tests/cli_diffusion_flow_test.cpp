@@ -339,8 +339,8 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   const Result with_eta = run(changed(
       arguments, {"--samplers", "ddim,euler", "--eta", "0.5", "--nfe", "3", "--rhos", "1", "--out", path("eta.json")}));
   ASSERT_EQ(with_eta.code, 0) << with_eta.err;
-  for (const json& row : json::parse(content_of(path("eta.json")))["rows"])
-    EXPECT_EQ(row["distance"].is_null(), row["sampler"] == "ddim") << row;
+  const json of_eta = json::parse(content_of(path("eta.json")));
+  for (const json& row : of_eta["rows"]) EXPECT_EQ(row["distance"].is_null(), row["sampler"] == "ddim") << row;
   broken.erase("rows");
   write("broken.json", broken.dump());
   expect_refused(changed(arguments, {"--out", path("broken.json")}), kBadInput, {"broken.json", "'rows'"});
