@@ -85,6 +85,7 @@ class Tuning {
     for (const double rho : a_.grid) value_of(rho);
     const Values untuned = value_of(1);
     refine();
+    save();  // the best of this search, which may have been known before
     write_plot();
     const auto best = best_of();
     print(fmt::format("best rho_bottom {:.3f}: FD-FMNIST {:.3f} ({:+.3f} of 1: {:.3f})\n", best->first,

@@ -171,8 +171,6 @@ TEST(FreeUTest, ScalesHalfTheChannelsAndTheLowestFrequencies) {
   EXPECT_GT(gap(scaled, plain), 1e-2);
 }
 
-// Where norms have groups that lie in one half each, what a skip's factor does to the residual branch is next to
-// nothing.
 /// Without what goes round the norms of joined blocks.
 UNet without_shortcuts(int groups) {
   UNet net = network(groups);

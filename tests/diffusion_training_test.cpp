@@ -2,8 +2,11 @@
 #ifndef __clang_analyzer__
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include <cmath>
 #include <fstream>
@@ -365,7 +368,9 @@ TEST_F(Training, NamesTheFieldOfAProcessThatIsWrong) {
   wrong("num_train_timesteps", 1e30);
   wrong("num_train_timesteps", 4294968296);  // 1000 in 32 bits
   wrong("thresholding", true);
-  wrong("_class_name", "EDMEulerScheduler");
+  for (const char* kind : {"EDMEulerScheduler", "UnCLIPScheduler", "IPNDMScheduler", "DDPMWuerstchenScheduler",
+                           "FlowMatchEulerDiscreteScheduler", "ScoreSdeVeScheduler", "Pipeline"})
+    wrong("_class_name", kind);
   wrong("beta_start", "x");
   wrong("beta_end", 2);
   wrong("beta_schedule", "laplace");
@@ -394,6 +399,7 @@ TEST_F(Training, NamesTheFieldOfAProcessThatIsWrong) {
   EXPECT_EQ(read("EulerDiscreteScheduler", 0).clip, 0);
   EXPECT_EQ(read("EulerDiscreteScheduler", 0).spacing, Spacing::linspace);
   EXPECT_EQ(read("PNDMScheduler", 1).steps_offset, 1);
+  EXPECT_NE(process_config_text(read("PNDMScheduler", 1)).find("steps_offset"), std::string::npos);
   EXPECT_EQ(read("PNDMScheduler", 0).steps_offset, 0);
   const auto refused = [&](const std::string& text, const std::string& problem) {
     std::ofstream(file) << text;
@@ -410,6 +416,16 @@ TEST_F(Training, NamesTheFieldOfAProcessThatIsWrong) {
   const std::string deep = std::string(300000, '[') + std::string(300000, ']');
   refused("{\"beta_start\": " + deep + "}", "field 'beta_start' has a value of a wrong type: a list");
   refused("{\"trained_betas\": " + deep + "}", "field 'trained_betas' holds nan; numbers in (0, 1) is wanted");
+}
+
+// A process whose hash changed would make all measurements those of another one.
+TEST_F(Training, ProcessesHaveTheHashThatMeasurementsKeep) {
+  const fs::path root = fs::path(TUIQIAO_TEST_DATA) / "../..";
+  nlohmann::json kept;
+  std::ifstream(root / "docs/few-steps.json") >> kept;
+  const std::string text =
+      process_config_text(read_process_config(root / "models/fashion-mnist/scheduler_config.json"));
+  EXPECT_EQ(fmt::format("{:016x}", XXH3_64bits(text.data(), text.size())), kept["settings"]["process"]);
 }
 
 }  // namespace

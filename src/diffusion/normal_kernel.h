@@ -17,8 +17,8 @@ struct BridgeDraw {
   double deviation = 1;
 };
 /// middle = (low + high) / 2 + deviation z, with z ~ N(0, 1) of float32, four for each of Philox's counters (i / 4,
-/// draw, stream). Shapes: low, high: as middle, below 2^34 numbers. Domain: draw and stream below 2^32. Error: 1e-6 of
-/// z, none of which is beyond 6.7.
+/// draw, stream). Shapes: low, high: as middle, below 2^34 numbers. Domain: draw and stream below 2^32. Error: 2e-6 of
+/// the radius of a pair, or of 1 where that is less; no z is beyond 6.7.
 void bridge(const BridgeDraw& draw, const double* low, const double* high, std::span<double> middle);
 
 }  // namespace tuiqiao
