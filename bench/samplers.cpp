@@ -90,9 +90,8 @@ int run(const std::string& out) {
       "equal steps of sigma.\n\n",
       kMax, kMin, kMinInSigma);
   fmt::print(
-      "| sampler | order | from exact values | along Karras's grid | from its own | error at 10 evaluations | at 20 | "
-      "at "
-      "40 |\n|---|---|---|---|---|---|---|---|\n");
+      "| sampler | order | from exact values | along Karras's grid | from its own | error at 10 evaluations | at 20 "
+      "| at 40 |\n|---|---|---|---|---|---|---|---|\n");
   json results = json::array();
   for (const Row& row : rows) {
     const SamplerInfo& info = sampler_named(row.name);

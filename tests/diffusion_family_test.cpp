@@ -88,13 +88,16 @@ std::vector<double> particles(const std::vector<double>& p, std::size_t count) {
 /// s at a time in [0, 1] of the way.
 using Noise = std::function<double(double)>;
 
-/// Goes with the family's process; `wrongly`: with the score's weight of the other direction.
-std::vector<double> moved(bool backwards, const Noise& noise_of, bool wrongly = false) {
+/// What the score counts, in place of the family's.
+using Weight = double (*)(bool backwards, double g, double s);
+
+/// Goes with the family's process.
+std::vector<double> moved(bool backwards, const Noise& noise_of, Weight weight_of = score_weight) {
   constexpr std::size_t kParticles = 10000;
   std::vector<double> x = particles(densities()[backwards ? kCoarse : 0], kParticles), noise(kParticles);
   for (int n = 0; n < kCoarse; ++n) {
     const std::vector<double>& p = densities()[static_cast<std::size_t>(backwards ? kCoarse - n : n)];
-    const double s = noise_of((n + 0.5) / kCoarse), weight = score_weight(backwards != wrongly, kG, s);
+    const double s = noise_of((n + 0.5) / kCoarse), weight = weight_of(backwards, kG, s);
     image_noise(7, 0, 1)(static_cast<std::uint64_t>(n), noise);
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double drift = f(x[i]) - weight * score(p, x[i]);
@@ -119,8 +122,11 @@ TEST(Family, KeepsTheDensityOfTheFokkerPlanckEquation) {
 
 TEST(Family, WithTheOtherSignHasOtherDensities) {
   const auto half = [](double) { return 0.5 * kG; };
-  EXPECT_GT(distance(moved(false, half, true), densities()[kCoarse]), 2 * kChance);
-  EXPECT_GT(distance(moved(true, half, true), densities()[0]), 2 * kChance);
+  const Weight other = [](bool backwards, double g, double s) { return score_weight(!backwards, g, s); };
+  const Weight none = [](bool, double, double) { return 0.0; };
+  EXPECT_GT(distance(moved(false, half, other), densities()[kCoarse]), 2 * kChance);
+  EXPECT_GT(distance(moved(true, half, other), densities()[0]), 2 * kChance);
+  EXPECT_GT(distance(moved(false, half, none), densities()[kCoarse]), 2 * kChance);
 }
 
 }  // namespace

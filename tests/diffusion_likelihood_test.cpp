@@ -81,6 +81,9 @@ TEST(Likelihood, ConvergesInNestedSteps) {
   EXPECT_NEAR(std::log2(coarse / middle), 4, 0.15);
   EXPECT_NEAR(std::log2(middle / fine), 4, 0.15);
   EXPECT_LT(error(20), 1e-3);
+  const auto few = at(80), more = at(160);
+  for (std::size_t row = 0; row < 5; ++row)
+    EXPECT_LT(std::abs(more[row].nats - finest[row].nats), std::abs(few[row].nats - finest[row].nats)) << row;
 }
 
 // Where all is noise, x grows as sigma, which long Runge-Kutta steps of x itself would miss.

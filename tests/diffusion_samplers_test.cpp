@@ -300,6 +300,9 @@ TEST(Samplers, GoBackWhereTheyCameFrom) {
                  fine = there_and_back(name, 400);
     EXPECT_GE(std::log2(coarse / middle), order - 0.15) << name;
     EXPECT_GE(std::log2(middle / fine), order - 0.15) << name;
+    if (order > 1) {
+      EXPECT_LE(middle, 2e-3) << name;
+    }
   }
 }
 
