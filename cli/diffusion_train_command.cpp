@@ -281,19 +281,9 @@ class TrainingRun {
   ProgressBar bar_;
 };
 
-}  // namespace
+constexpr auto kMostSteps = std::int64_t{1} << 31;
 
-Run add_diffusion_train(CLI::App& app) {
-  const auto arguments = std::make_shared<Arguments>();
-  Arguments& a = *arguments;
-  TrainingOptions& t = a.training;
-  app.footer(kExamples);
-  const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 31);
-  app.add_option("--out", a.out, "Folder of the results and of the state")->type_name("DIR")->required();
-  app.add_option("--steps", a.steps, "Steps in all, of one batch each")->type_name("N")->required()->check(positive);
-  app.add_option("--data", a.data,
-                 fmt::format("Folder of .png images or of MNIST's files, or an IDX or .npy file [{}]", kFashion))
-      ->type_name("PATH");
+void add_network(CLI::App& app, Arguments& a) {
   auto* config = app.add_option("--config", a.config, "A config.json of diffusers' UNet2DModel for the network");
   config->type_name("FILE");
   app.add_option("--channels", a.channels, "Channels of each level [32,64,96]")
@@ -310,9 +300,13 @@ Run add_diffusion_train(CLI::App& app) {
       ->type_name("L,...")
       ->delimiter(',')
       ->excludes(config);
-  app.add_option("--dropout", t.network.dropout, "In residual blocks; 0 for none [0]")
+  app.add_option("--dropout", a.training.network.dropout, "In residual blocks; 0 for none [0]")
       ->type_name("P")
       ->excludes(config);
+}
+
+void add_training(CLI::App& app, Arguments& a) {
+  TrainingOptions& t = a.training;
   app.add_option("--beta-schedule", a.schedule, "linear, scaled_linear, squaredcos_cap_v2 or sigmoid [linear]")
       ->type_name("NAME");
   app.add_option("--process-steps", t.process.steps, "Steps T of the forward process [1000]")->type_name("T");
@@ -334,6 +328,10 @@ Run add_diffusion_train(CLI::App& app) {
       ->type_name("TYPE")
       ->check(CLI::IsMember({"F32", "F16", "BF16"}));
   app.add_option("--seed", t.seed, "Of weights, order and noise [0]")->type_name("S")->check(whole_number());
+}
+
+void add_results(CLI::App& app, Arguments& a) {
+  const auto positive = CLI::Range(std::int64_t{1}, kMostSteps);
   app.add_option("--save-every", a.save_every, "Steps between states [200]")->type_name("N")->check(positive);
   app.add_option("--log-every", a.log_every, "Steps between lines of metrics [50]")->type_name("N")->check(positive);
   app.add_option("--sample-every", a.sample_every, "Steps between sample grids [1000]")
@@ -342,6 +340,25 @@ Run add_diffusion_train(CLI::App& app) {
   app.add_option("--samples", a.samples, "Images in a sample grid [64]")->type_name("N")->check(CLI::Range(1, 4096));
   app.add_option("--sample-steps", a.sample_steps, "Steps that sampling takes [50]")->type_name("N")->check(positive);
   app.add_flag("--json", a.json_lines, "Print each line of metrics, and nothing else");
+}
+
+}  // namespace
+
+Run add_diffusion_train(CLI::App& app) {
+  const auto arguments = std::make_shared<Arguments>();
+  Arguments& a = *arguments;
+  app.footer(kExamples);
+  app.add_option("--out", a.out, "Folder of the results and of the state")->type_name("DIR")->required();
+  app.add_option("--steps", a.steps, "Steps in all, of one batch each")
+      ->type_name("N")
+      ->required()
+      ->check(CLI::Range(std::int64_t{1}, kMostSteps));
+  app.add_option("--data", a.data,
+                 fmt::format("Folder of .png images or of MNIST's files, or an IDX or .npy file [{}]", kFashion))
+      ->type_name("PATH");
+  add_network(app, a);
+  add_training(app, a);
+  add_results(app, a);
   a.device.add_to(app);
   return [arguments](const std::stop_token& stop) { return TrainingRun(*arguments, stop)(); };
 }

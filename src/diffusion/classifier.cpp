@@ -131,31 +131,53 @@ Tensor batch_of(const Images& images, std::span<const std::int64_t> rows) {
   return batch;
 }
 
-}  // namespace
-
-Classifier Classifier::train(const Images& images, std::span<const std::uint8_t> labels,
-                             const ClassifierOptions& options, const Progress& progress) {
+void check(const Images& images, std::span<const std::uint8_t> labels, const ClassifierOptions& options) {
   check("train_classifier", images);
   if (static_cast<std::size_t>(images.count) != labels.size() || images.count < 1)
     throw std::invalid_argument(fmt::format("[train_classifier] {} images, {} labels", images.count, labels.size()));
-  if (const auto most = std::max_element(labels.begin(), labels.end()); *most >= kClasses)
-    throw std::invalid_argument(fmt::format("[train_classifier] label {} of {} classes", *most, kClasses));
+  if (const auto most = std::max_element(labels.begin(), labels.end()); *most >= Classifier::kClasses)
+    throw std::invalid_argument(fmt::format("[train_classifier] label {} of {} classes", *most, Classifier::kClasses));
   if (options.epochs < 1 || options.batch < 1 || !(options.learning_rate > 0) ||
       !(options.dropout >= 0 && options.dropout < 1))
     throw std::invalid_argument(fmt::format("[train_classifier] {} epochs, batches of {}, rate {}, dropout {}",
                                             options.epochs, options.batch, options.learning_rate, options.dropout));
+}
+
+/// The first weights of tensor i of kNames: He's initialisation (2015, eq. 10), and biases of 0.
+Tensor first_weights(std::uint64_t seed, std::size_t i) {
+  const auto& shape = shapes().at(kNames[i]);
+  Tensor tensor = at::zeros(shape, at::kFloat);
+  if (shape.size() == 1) return tensor;
+  std::vector<double> normal(static_cast<std::size_t>(tensor.numel()));
+  fill_normal(seed, i, 0, normal);
+  const double scale = std::sqrt(2.0 * static_cast<double>(shape[0]) / static_cast<double>(tensor.numel()));
+  std::transform(normal.begin(), normal.end(), tensor.data_ptr<float>(),
+                 [scale](double value) { return static_cast<float>(scale * value); });
+  return tensor;
+}
+
+/// Another order of the images for an epoch, by Fisher and Yates.
+void shuffle(std::uint64_t seed, std::uint64_t epoch, std::vector<std::int64_t>& order) {
+  for (std::size_t i = 0; i + 1 < order.size(); ++i)
+    std::swap(order[i], order[i + random_below(seed, 1000 + epoch, i, order.size() - i)]);
+}
+
+Tensor truth_of(std::span<const std::uint8_t> labels, std::span<const std::int64_t> rows) {
+  Tensor truth = at::empty({static_cast<std::int64_t>(rows.size())}, at::kLong);
+  std::transform(rows.begin(), rows.end(), truth.data_ptr<std::int64_t>(),
+                 [labels](std::int64_t row) { return labels[static_cast<std::size_t>(row)]; });
+  return truth;
+}
+
+}  // namespace
+
+Classifier Classifier::train(const Images& images, std::span<const std::uint8_t> labels,
+                             const ClassifierOptions& options, const Progress& progress) {
+  check(images, labels, options);
   auto parts = std::make_unique<Parts>();
   AdamW adam;
-  for (std::size_t i = 0; i < kNames.size(); ++i) {  // He's initialisation
-    const auto& shape = shapes().at(kNames[i]);
-    Tensor tensor = at::zeros(shape, at::kFloat);
-    if (shape.size() > 1) {
-      std::vector<double> normal(static_cast<std::size_t>(tensor.numel()));
-      fill_normal(options.seed, i, 0, normal);
-      const double scale = std::sqrt(2.0 * static_cast<double>(shape[0]) / static_cast<double>(tensor.numel()));
-      for (std::size_t j = 0; j < normal.size(); ++j)
-        tensor.data_ptr<float>()[j] = static_cast<float>(scale * normal[j]);
-    }
+  for (std::size_t i = 0; i < kNames.size(); ++i) {
+    Tensor tensor = first_weights(options.seed, i);
     adam.add(tensor);
     parts->weights[kNames[i]] = tensor.requires_grad_(true);
   }
@@ -165,20 +187,12 @@ Classifier Classifier::train(const Images& images, std::span<const std::uint8_t>
   std::iota(order.begin(), order.end(), 0);
   for (std::int64_t step = 0; step < steps; ++step) {
     progress.step("training the classifier", step, steps);
-    const auto epoch = static_cast<std::uint64_t>(step / batches);
-    if (step % batches == 0) {
-      for (std::size_t i = 0; i + 1 < order.size(); ++i)
-        std::swap(order[i], order[i + random_below(options.seed, 1000 + epoch, i, order.size() - i)]);
-    }
+    if (step % batches == 0) shuffle(options.seed, static_cast<std::uint64_t>(step / batches), order);
     const auto from = static_cast<std::size_t>(step % batches * options.batch);
     const auto count = std::min(static_cast<std::size_t>(options.batch), order.size() - from);
     const std::span<const std::int64_t> rows(order.data() + from, count);
-    Tensor truth = at::empty({static_cast<std::int64_t>(count)}, at::kLong);
-    for (std::size_t r = 0; r < count; ++r) {
-      truth.data_ptr<std::int64_t>()[r] = labels[static_cast<std::size_t>(rows[r])];
-    }
     const Tensor features = at::dropout(parts->features(batch_of(images, rows)), options.dropout, true);
-    const Tensor loss = at::cross_entropy_loss(parts->logits(features), truth);
+    const Tensor loss = at::cross_entropy_loss(parts->logits(features), truth_of(labels, rows));
     if (!std::isfinite(loss.item<double>())) throw Error(fmt::format("the loss is not finite at step {}", step + 1));
     loss.backward();
     const c10::NoGradGuard no_grad;

@@ -107,32 +107,21 @@ void one_of(const char* field, const T& value, std::initializer_list<const char*
   refuse(field, fmt::format("is '{}', none of {}", value, list));
 }
 
-void check(const UNetConfig& c) {
-  const auto at_least = [](const char* field, int value, int least) {
-    if (value < least) refuse(field, fmt::format("is {}, less than {}", value, least));
-  };
-  const auto divides = [](const char* field, int groups, int channels) {
-    if (groups < 1 || channels % groups != 0)
-      refuse(field, fmt::format("is {}, which does not divide {} channels", groups, channels));
-  };
-  at_least("in_channels", c.in_channels, 1);
-  at_least("out_channels", c.out_channels, 1);
-  at_least("layers_per_block", c.layers_per_block, 1);
-  const auto at_most = [](const char* field, int value, int most) {
-    if (value > most) refuse(field, fmt::format("is {}, more than {}", value, most));
-  };
-  constexpr int kMostLayers = 64, kMostChannels = 1 << 16;
-  at_most("layers_per_block", c.layers_per_block, kMostLayers);
-  at_most("in_channels", c.in_channels, kMostChannels);
-  at_most("out_channels", c.out_channels, kMostChannels);
-  if (c.sample_size.size() != 0 && c.sample_size.size() != 2) refuse("sample_size", "is no height and width");
-  constexpr int kMostSide = 1 << 16;
-  for (const int side : c.sample_size) {
-    at_least("sample_size", side, 1);
-    at_most("sample_size", side, kMostSide);
-  }
+constexpr int kMostLayers = 64, kMostLevels = 16, kMostChannels = 1 << 16, kMostSide = 1 << 16;
+
+void within(const char* field, int value, int most) {
+  if (value < 1) refuse(field, fmt::format("is {}, less than 1", value));
+  if (value > most) refuse(field, fmt::format("is {}, more than {}", value, most));
+}
+
+void divides(const char* field, int groups, int channels) {
+  if (groups < 1 || channels % groups != 0)
+    refuse(field, fmt::format("is {}, which does not divide {} channels", groups, channels));
+}
+
+void check_levels(const UNetConfig& c) {
   const std::size_t levels = c.block_out_channels.size();
-  if (levels == 0 || levels > 16) refuse("block_out_channels", fmt::format("has {} levels", levels));
+  if (levels == 0 || levels > kMostLevels) refuse("block_out_channels", fmt::format("has {} levels", levels));
   if (c.down_block_types.size() != levels)
     refuse("down_block_types", fmt::format("has {} blocks for {} levels", c.down_block_types.size(), levels));
   if (c.up_block_types.size() != levels)
@@ -143,8 +132,7 @@ void check(const UNetConfig& c) {
     one_of("up_block_types", type, {"UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"});
   for (std::size_t level = 0; level < levels; ++level) {
     const int channels = c.block_out_channels[level];
-    at_least("block_out_channels", channels, 1);
-    at_most("block_out_channels", channels, kMostChannels);
+    within("block_out_channels", channels, kMostChannels);
     divides("norm_num_groups", c.norm_num_groups, channels);
     const bool attention = c.down_block_types[level] == "AttnDownBlock2D" ||
                            c.up_block_types[levels - 1 - level] == "AttnUpBlock2D" ||
@@ -153,17 +141,31 @@ void check(const UNetConfig& c) {
       refuse("attention_head_dim", fmt::format("is {} for {} channels", *c.attention_head_dim, channels));
   }
   if (c.attn_norm_num_groups) divides("attn_norm_num_groups", *c.attn_norm_num_groups, c.block_out_channels.back());
+}
+
+void check_embeddings(const UNetConfig& c) {
   one_of("time_embedding_type", c.time_embedding_type, {"positional", "fourier"});
   const int half = c.block_out_channels[0] / 2;  // of the embedding are sines
   if (c.time_embedding_type == "positional" && !(c.freq_shift < half))
     refuse("freq_shift",
            fmt::format("is {}: not less than half of {} channels", c.freq_shift, c.block_out_channels[0]));
+  if (c.class_embed_type) one_of("class_embed_type", *c.class_embed_type, {"timestep", "identity"});
+  if (c.num_class_embeds && *c.num_class_embeds < 1)
+    refuse("num_class_embeds", fmt::format("is {}, less than 1", *c.num_class_embeds));
+}
+
+void check(const UNetConfig& c) {
+  within("in_channels", c.in_channels, kMostChannels);
+  within("out_channels", c.out_channels, kMostChannels);
+  within("layers_per_block", c.layers_per_block, kMostLayers);
+  if (c.sample_size.size() != 0 && c.sample_size.size() != 2) refuse("sample_size", "is no height and width");
+  for (const int side : c.sample_size) within("sample_size", side, kMostSide);
+  check_levels(c);
+  check_embeddings(c);
   one_of("downsample_type", c.downsample_type, {"conv", "resnet"});
   one_of("upsample_type", c.upsample_type, {"conv", "resnet"});
   one_of("act_fn", c.act_fn, {"swish", "silu", "mish", "gelu", "relu"});
   one_of("resnet_time_scale_shift", c.resnet_time_scale_shift, {"default", "scale_shift"});
-  if (c.class_embed_type) one_of("class_embed_type", *c.class_embed_type, {"timestep", "identity"});
-  if (c.num_class_embeds) at_least("num_class_embeds", *c.num_class_embeds, 1);
   if (c.downsample_padding != 0 && c.downsample_padding != 1)
     refuse("downsample_padding", fmt::format("is {}, neither 0 nor 1", c.downsample_padding));
   if (!(c.dropout >= 0 && c.dropout < 1)) refuse("dropout", fmt::format("is {}, outside [0, 1)", c.dropout));
