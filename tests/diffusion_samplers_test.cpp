@@ -433,6 +433,11 @@ TEST(Grids, FallFromEndToEnd) {
                  std::invalid_argument);
   }
   EXPECT_THROW(sigma_grid(Grid::time, 5, {.sigma_max = 1, .sigma_min = 0.1}), std::invalid_argument);
+  // A process knows no time of sigmas that it does not reach.
+  const double low = schedule.sigma(1), high = schedule.sigma(1000);
+  for (const auto& [max, min] : {std::pair{2 * high, 1.5 * high}, {2 * high, 1.0}, {1.0, low / 2}, {low / 2, low / 3}})
+    EXPECT_THROW(sigma_grid(Grid::time, 5, {.sigma_max = max, .sigma_min = min, .schedule = &schedule}),
+                 std::invalid_argument);
   EXPECT_THROW(grid_from_name("linear"), std::invalid_argument);
 }
 

@@ -36,6 +36,16 @@ Variable variable_of(Grid grid, const GridOptions& options) {
   return {};
 }
 
+/// Beyond its first and last step a process has no time.
+void check_within(const Schedule& schedule, double min, double max) {
+  const double low = schedule.sigma(1), high = schedule.sigma(schedule.steps());
+  if (min < low || max > high)
+    throw std::invalid_argument(
+        fmt::format("[sigma_grid] sigma_min = {}, sigma_max = {}: a grid in time lies within the process's sigmas, "
+                    "{:.6g} to {:.6g}",
+                    min, max, low, high));
+}
+
 }  // namespace
 
 std::string_view name(Grid grid) { return kGridNames[static_cast<std::size_t>(grid)].second; }
@@ -57,6 +67,7 @@ std::vector<double> sigma_grid(Grid grid, int steps, const GridOptions& options)
     throw std::invalid_argument(fmt::format("[sigma_grid] rho = {} is not positive", options.rho));
   if (grid == Grid::time && !options.schedule)
     throw std::invalid_argument("[sigma_grid] a grid in time needs a schedule");
+  if (grid == Grid::time) check_within(*options.schedule, min, max);
   const Variable variable = variable_of(grid, options);
   const double from = variable.of_sigma(max), to = variable.of_sigma(min);
   const int intervals = options.to_zero ? steps - 1 : steps;

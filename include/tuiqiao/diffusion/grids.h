@@ -30,7 +30,8 @@ struct GridOptions {
 
 /// Noise levels of a run of `steps` steps, falling: steps + 1 of them. One step to zero is {sigma_max, 0}, whatever
 /// sigma_min is.
-/// Domain: steps >= 1, 0 < sigma_min <= sigma_max. Throws: std::invalid_argument "[sigma_grid] ...".
+/// Domain: steps >= 1, 0 < sigma_min <= sigma_max, of Grid::time both within the process's sigmas. Throws:
+/// std::invalid_argument "[sigma_grid] ...".
 std::vector<double> sigma_grid(Grid grid, int steps, const GridOptions& options);
 
 /// Those of a discrete process at its own steps (strided_steps), then 0. Throws: std::invalid_argument.
