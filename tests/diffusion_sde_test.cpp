@@ -158,6 +158,42 @@ TEST(Sde, EveryFractionHasTheCovarianceAtEveryTime) {
   }
 }
 
+/// How far one step moves data of a single point, whose D is constant, by a normal number of 1.
+double noise_of_a_step(std::string_view name, double from, double to, const SamplerOptions& options) {
+  const MixtureDenoiser point({{1}, {{kMean}}, {0}});
+  std::vector<double> x{1, 1};
+  const NoiseSource second_row = [](std::uint64_t, std::span<double> values) {
+    values[0] = 0;
+    values[1] = 1;
+  };
+  sample(name, point, std::array{from, to}, second_row, options, x);
+  return x[1] - x[0];
+}
+
+// All members of the family have one law at every time, so that laws do not tell c from c^2, nor eta. The noise does.
+TEST(Sde, AddsTheNoiseOfItsFraction) {
+  for (const auto& [from, to] : {std::pair{2.0, 1.5}, {2.0, 0.1}, {1.5, 2.0}, {0.1, 2.0}}) {
+    for (const Fraction& fraction : fractions()) {
+      SamplerOptions options;
+      options.s_fraction_of = fraction.of;
+      const double c = fraction.of(std::sqrt(from * to)), ratio = std::min(from, to) / std::max(from, to);
+      // The variance of the integral of c sigma sqrt 2 exp(-(1 +- c^2)(lambda' - lambda)) dw.
+      const double exact = to * std::sqrt(1 - std::pow(ratio, 2 * c * c));
+      for (const std::string_view name : {"sde", "sde-heun", "sde-dpmpp-2m", "sde-dpmpp-3m"})
+        EXPECT_NEAR(noise_of_a_step(name, from, to, options), exact, 1e-12) << name << " " << fraction.name;
+      EXPECT_NEAR(noise_of_a_step("euler-maruyama", from, to, options), c * std::sqrt(std::abs(from * from - to * to)),
+                  1e-12)
+          << fraction.name;
+    }
+    if (to > from) continue;  // ddim's noise goes down only
+    for (const double eta : {0.0, 0.25, 0.5, 0.75, 1.0}) {
+      SamplerOptions options;
+      options.eta = eta;
+      EXPECT_NEAR(noise_of_a_step("ddim", from, to, options), eta * to * std::sqrt(1 - to * to / (from * from)), 1e-12);
+    }
+  }
+}
+
 // Noise of half the variance, or the forward process's drift on the way down, would be seen.
 TEST(Sde, WrongNoiseAndWrongDriftHaveOtherMarginals) {
   const std::vector<double> sigmas = grid(400, 10, 0.5);
@@ -195,9 +231,9 @@ TEST(Sde, HasItsWeakOrders) {
         for (const double slope : weak_orders(name, fraction, from, to)) {
           const std::string what = fmt::format("{} {} to {}", name, fraction.name, to);
           EXPECT_GE(slope, order - 0.15) << what;
-          if (name != "sde-dpmpp-3m") {
-            EXPECT_LE(slope, order + 0.15) << what;
-          }
+          // Where that error's coefficient is nearly 0, the next order shows beside it: 2.4 to 2.6.
+          const bool vanishes = name == "sde-dpmpp-3m" && std::string_view(fraction.name) == "1" && to < from;
+          EXPECT_LE(slope, order + (vanishes ? 0.65 : 0.15)) << what;
         }
       }
     }

@@ -35,9 +35,10 @@ struct Likelihood {
 
 /// The density of noisy data at sigma_min by the probability-flow ODE: with the flow dx/dlog sigma = x - D, log p
 /// changes by -(size - tr J), and at sigma_max it is that of N(0, 1 + sigma_max^2). Shapes: x: rows of size. Error: of
-/// the solver, order 4 in 1/steps; of the start at sigma_max, about |x_0|^2 / (2 sigma_max^2); of sigma_min, that
-/// data are not noisy. Throws: std::invalid_argument "[log_likelihoods] ..."; tuiqiao::Error where the model's answer
-/// is not finite; Interrupted. Cost: 4 evaluations a step with `probes` vector products each, or size of them.
+/// the solver, order 4 in 1/steps; of the start at sigma_max, about m z / sigma_max for a datum of latent z, m the
+/// mean of the data, and |m|^2 / (2 sigma_max^2) in the mean over data; of sigma_min, that data are not noisy.
+/// Throws: std::invalid_argument "[log_likelihoods] ..."; tuiqiao::Error where the model's answer is not finite;
+/// Interrupted. Cost: 4 evaluations a step with `probes` vector products each, or size of them.
 /// Source: arXiv 2011.13456, section 4.3 and appendix D.2; Hutchinson 1990.
 std::vector<Likelihood> log_likelihoods(const TraceFunction& model, std::int64_t size, std::span<const double> x,
                                         const LikelihoodOptions& options);
