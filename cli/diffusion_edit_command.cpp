@@ -155,7 +155,7 @@ class Edit {
   std::int64_t go(const char* what, const Denoiser& denoiser, const std::vector<double>& sigmas, std::int64_t from,
                   std::int64_t rows, std::int64_t all, std::span<double> x) {
     const auto first = static_cast<std::uint64_t>(from);
-    SamplerOptions options = a_.sampler.options(sigmas, a_.seed, first, model_->size());
+    SamplerOptions options = a_.sampler.options(sigmas, model_->schedule, a_.seed, first, model_->size());
     if (!by_flow()) options.clip = model_->clip;
     options.progress = {[&](std::string_view, std::int64_t done, std::int64_t total) {
                           bar_.show(what, from * total + rows * done, all * total);

@@ -84,7 +84,7 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
     const NoiseSource noise = image_noise(seed, first, size);
     noise(0, x);
     for (double& value : x) value *= std::hypot(1, way.sigmas.front());
-    SamplerOptions options = way.sampler.options(way.sigmas, seed, first, size);
+    SamplerOptions options = way.sampler.options(way.sigmas, model_->process.schedule(), seed, first, size);
     options.clip = clip_;
     options.progress.stop = progress_.stop;
     sample(way.sampler.sampler, *denoiser, way.sigmas, noise, options, x);

@@ -174,7 +174,7 @@ class SampleRun {
 
   /// From where the ancestral sampler starts, in its variables: N(0, 1) over the process's last signal.
   void run_sampler(const Denoiser& denoiser, std::uint64_t first, bool watched, std::span<double> x) {
-    SamplerOptions options = a_.sampler.options(sigmas_, a_.seed, first, model_->size());
+    SamplerOptions options = a_.sampler.options(sigmas_, model_->schedule, a_.seed, first, model_->size());
     options.clip = options_.clip;
     options.progress = options_.progress;
     options.watch = [&](const SamplerStep& step) {

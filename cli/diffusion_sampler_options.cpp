@@ -153,8 +153,8 @@ std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
   return sigma_grid(grid_from_name(schedule), steps, options);
 }
 
-SamplerOptions SamplerArguments::options(const std::vector<double>& sigmas, std::uint64_t seed, std::uint64_t first,
-                                         std::int64_t size) const {
+SamplerOptions SamplerArguments::options(const std::vector<double>& sigmas, const Schedule& process, std::uint64_t seed,
+                                         std::uint64_t first, std::int64_t size) const {
   if (brownian && churn > 0) throw std::invalid_argument("--brownian: what --churn adds is on no path");
   SamplerOptions made;
   made.s_fraction = s_fractions.front();
@@ -170,7 +170,11 @@ SamplerOptions SamplerArguments::options(const std::vector<double>& sigmas, std:
       return from + (to - from) * std::clamp(std::log(first / sigma) / width, 0.0, 1.0);
     };
   }
-  if (brownian && sigmas.front() > last) made.path = brownian_path(seed, first, size, last, sigmas.front());
+  if (!brownian || sigmas.front() <= last) return made;
+  // The first or the last of the process's steps differs with their number.
+  const bool own = schedule == "steps";
+  made.path = brownian_path(seed, first, size, own ? process.sigma(1) : last,
+                            own ? process.sigma(process.steps()) : sigmas.front());
   return made;
 }
 

@@ -31,9 +31,10 @@ struct SamplerArguments {
   nlohmann::ordered_json told() const;
   /// Falling, from the process's last sigma or --sigma-max to 0 or --sigma-min.
   std::vector<double> sigmas(const OpenedModel& model) const;
-  /// `first`: number of the first image, for a Brownian path of its own.
-  SamplerOptions options(const std::vector<double>& sigmas, std::uint64_t seed, std::uint64_t first,
-                         std::int64_t size) const;
+  /// `process`: the model's, along which Brownian paths of --schedule steps lie, however many steps are taken.
+  /// `first`: number of the first image, for a path of its own.
+  SamplerOptions options(const std::vector<double>& sigmas, const Schedule& process, std::uint64_t seed,
+                         std::uint64_t first, std::int64_t size) const;
 
  private:
   CLI::App* app_ = nullptr;

@@ -288,6 +288,13 @@ TEST_F(DiffusionCli, TakesNoiseFromAPath) {
   EXPECT_LT(gap(values({"--brownian"}), values({"--brownian", "--steps", "1600"})),
             0.5 * gap(values({}), values({"--steps", "1600"})));
   EXPECT_NE(values({}), values({"--s-fraction", "0.5"}));
+  // On the process's own steps too, whose first or last sigma differs with their number.
+  for (const char* spacing : {"leading", "trailing", "linspace"}) {
+    const auto own = [&](const char* steps) {
+      return values({"--schedule", "steps", "--spacing", spacing, "--brownian", "--steps", steps});
+    };
+    EXPECT_LT(gap(own("250"), own("1000")), 0.1) << spacing;
+  }
 }
 
 TEST_F(DiffusionCli, NamesWhatIsWrongWithSamplers) {
