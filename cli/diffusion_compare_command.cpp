@@ -295,7 +295,7 @@ Run add_diffusion_compare(CLI::App& app) {
   app.add_option("--seeds", a.seeds, "Of the noise, one measurement each [0]")
       ->type_name("S,...")
       ->delimiter(',')
-      ->check(whole_number());
+      ->check(whole_number(kMostSeed));
   app.add_option("--solution-steps", a.solution_steps, "Of the solution that distances are to (dpmpp-2m) [1000]")
       ->type_name("N")
       ->check(CLI::Range(1, 1000000));

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "diffusion_commands.h"
 #include "diffusion_inputs.h"
@@ -76,8 +77,17 @@ class Flow {
   void encode(std::vector<double>& x) { go("encoding", rising_, x, 1, 1 / std::hypot(1, falling_.front())); }
   void decode(std::vector<double>& x) { go("decoding", falling_, x, std::hypot(1, falling_.front()), 1); }
 
+  /// Evaluations of the last way, of the batch that took most.
   std::int64_t nfe() const { return nfe_; }
-  std::size_t steps() const { return falling_.size() - 1; }
+  /// None where the sampler chooses them.
+  std::optional<std::size_t> steps() const {
+    return a_.sampler.sampler == "adaptive" ? std::nullopt : std::optional(falling_.size() - 1);
+  }
+  /// "in 100 steps, 199 evaluations"
+  std::string cost() const {
+    const auto count = steps();
+    return fmt::format("{}{} evaluations", count ? fmt::format("in {} steps, ", *count) : "by ", nfe_);
+  }
 
   void write(const std::vector<double>& values, int columns) const {
     std::vector<std::int64_t> shape = model_->shape;
@@ -91,17 +101,18 @@ class Flow {
  private:
   void go(const char* what, const std::vector<double>& sigmas, std::vector<double>& x, double before, double after) {
     const std::int64_t size = model_->size(), count = static_cast<std::int64_t>(x.size()) / size;
+    nfe_ = 0;
     for (double& value : x) value *= before;
     for (std::int64_t from = 0; from < count; from += a_.batch) {
       const std::int64_t rows = std::min(a_.batch, count - from);
-      SamplerOptions options = a_.sampler.options(sigmas, 0, 0, size);
+      SamplerOptions options = a_.sampler.options(sigmas, model_->schedule, 0, 0, size);
       options.progress = {[&](std::string_view, std::int64_t done, std::int64_t total) {
                             bar_.show(what, from * total + rows * done, count * total);
                           },
                           stop_};
       const auto denoiser = model_->denoiser(a_.model, a_.inputs.first + from, rows);
-      nfe_ = sample(a_.sampler.sampler, *denoiser, sigmas, image_noise(0, 0, size), options,
-                    {x.data() + from * size, static_cast<std::size_t>(rows * size)});
+      const std::span<double> batch(x.data() + from * size, static_cast<std::size_t>(rows * size));
+      nfe_ = std::max(nfe_, sample(a_.sampler.sampler, *denoiser, sigmas, image_noise(0, 0, size), options, batch));
     }
     for (double& value : x) value *= after;
     bar_.clear();
@@ -127,7 +138,10 @@ int encode(const Arguments& a, const std::stop_token& stop) {
   std::vector<double> z = data.values;
   flow.encode(z);
   flow.write(z, 0);
-  ordered_json told{{"n", data.count}, {"sampler", a.sampler.sampler}, {"steps", flow.steps()}, {"nfe", flow.nfe()}};
+  ordered_json told{{"n", data.count}, {"sampler", a.sampler.sampler}};
+  if (flow.steps()) told["steps"] = *flow.steps();
+  told["nfe"] = flow.nfe();
+  const std::string cost = flow.cost();
   double squares = 0;
   for (const double value : z) squares += value * value / static_cast<double>(z.size());
   told["latent_rms"] = std::sqrt(squares);
@@ -139,8 +153,7 @@ int encode(const Arguments& a, const std::stop_token& stop) {
   if (a.as_json) {
     print(told.dump() + "\n");
   } else {
-    tell(fmt::format("{} data in {} steps, {} evaluations each way; latents of root mean square {:.4f}{}\n", data.count,
-                     flow.steps(), flow.nfe(), std::sqrt(squares),
+    tell(fmt::format("{} data {}; latents of root mean square {:.4f}{}\n", data.count, cost, std::sqrt(squares),
                      a.unchecked ? "" : fmt::format("; there and back {:.3g}", told["round_trip_rms"].get<double>())));
   }
   return kDone;
@@ -151,8 +164,7 @@ int decode(const Arguments& a, const std::stop_token& stop) {
   Inputs latents = read_states(a.z, flow.model());
   flow.decode(latents.values);
   flow.write(latents.values, 0);
-  tell(fmt::format("{} data in {} steps, {} evaluations, peak memory {} MB\n", latents.count, flow.steps(), flow.nfe(),
-                   peak_rss_bytes() >> 20));
+  tell(fmt::format("{} data {}, peak memory {} MB\n", latents.count, flow.cost(), peak_rss_bytes() >> 20));
   return kDone;
 }
 

@@ -79,6 +79,9 @@ nlohmann::json kept_results(const std::string& file, const nlohmann::ordered_jso
 /// A list of objects in it. Throws: tuiqiao::Error where it is none.
 const nlohmann::json& kept_list(const std::string& file, const nlohmann::json& kept, const char* name);
 
+/// The largest whole number that every reader of JSON keeps.
+constexpr std::uint64_t kMostSeed = std::uint64_t{1} << 53;
+
 /// "40 s", "12 min", "3.5 h".
 std::string duration(double seconds);
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "chart_picture.h"
 #include "diffusion_commands.h"
@@ -78,10 +79,6 @@ class Tuning {
     tell(fmt::format(
         "tuiqiao: what a block makes moves with rho of its skip by {:.2f} of its own size, input side first\n",
         fmt::join(effects_, ", ")));
-    const std::int64_t each = a_.measure.count * static_cast<std::int64_t>(a_.seeds.size()) * way_.evaluations();
-    tell(fmt::format("tuiqiao: {} evaluations for each rho, about {}: {} images, {} seeds, {} steps of {}\n", each,
-                     duration(measure_->seconds_of(each)), a_.measure.count, a_.seeds.size(), way_.sigmas.size() - 1,
-                     info.name));
     for (const double rho : a_.grid) value_of(rho);
     const Values untuned = value_of(1);
     refine();
@@ -137,9 +134,19 @@ class Tuning {
                                       "\n");
   }
 
+  /// Before the first measurement: where all is known, not even one batch is to be timed.
+  void tell_cost() {
+    if (std::exchange(cost_told_, true)) return;
+    const std::int64_t each = a_.measure.count * static_cast<std::int64_t>(a_.seeds.size()) * way_.evaluations();
+    tell(fmt::format("tuiqiao: {} evaluations for each rho, about {}: {} images, {} seeds, {} steps of {}\n", each,
+                     duration(measure_->seconds_of(each)), a_.measure.count, a_.seeds.size(), way_.sigmas.size() - 1,
+                     a_.sampler.sampler));
+  }
+
   const Values& value_of(double rho) {
     rho = std::round(rho * 1e4) / 1e4;
     if (const auto found = known_.find(rho); found != known_.end()) return used_[rho] = found->second;
+    tell_cost();
     way_.rho_bottom = rho;
     Values values;
     for (const std::uint64_t seed : a_.seeds) {
@@ -192,6 +199,7 @@ class Tuning {
   std::vector<double> effects_;     ///< of each skip, the one nearest the input first
   std::map<double, Values> known_;  ///< by rho_bottom: all that OUT holds
   std::map<double, Values> used_;   ///< those of this search
+  bool cost_told_ = false;
 };
 
 }  // namespace
@@ -212,7 +220,7 @@ Run add_diffusion_tune(CLI::App& app) {
   app.add_option("--seeds", a.seeds, "Of the noise, one measurement each [0]")
       ->type_name("S,...")
       ->delimiter(',')
-      ->check(whole_number());
+      ->check(whole_number(kMostSeed));
   app.add_option("--grid", a.grid, "Values of rho_bottom to begin with [0.7,0.75,...,1.15]")
       ->type_name("R,...")
       ->delimiter(',');

@@ -34,13 +34,13 @@ std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv) {
   return std::nullopt;
 }
 
-CLI::Validator whole_number() {
-  const auto check = [](const std::string& text) -> std::string {
+CLI::Validator whole_number(std::uint64_t most) {
+  const auto check = [most](const std::string& text) -> std::string {
     std::uint64_t value = 0;
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data(), end, value);
-    if (error == std::errc() && stop == end) return "";
-    return fmt::format("{} is no whole number from 0 to {}", text, std::numeric_limits<std::uint64_t>::max());
+    if (error == std::errc() && stop == end && value <= most) return "";
+    return fmt::format("{} is no whole number from 0 to {}", text, most);
   };
   return {check, ""};
 }

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string_view>
 
@@ -16,8 +18,8 @@ int say(int code, std::string_view what);
 /// Reads the arguments; the exit code where there is nothing more to do, for help or a mistake.
 std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv);
 
-/// Takes whole numbers from 0 to 2^64 - 1; CLI11 itself reads -1 as the largest, and larger ones too.
-CLI::Validator whole_number();
+/// Takes whole numbers from 0 to `most`; CLI11 itself reads -1 as 2^64 - 1, and larger ones too.
+CLI::Validator whole_number(std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
 
 /// A file or folder that comes with the program, by its name in the source tree: in the current folder, else where it
 /// was installed (share/tuiqiao), else in the current folder still.

@@ -111,6 +111,32 @@ TEST_F(DiffusionFlowCli, TellsOtherImagesFromItsOwn) {
                  kBadInput, {"none.npy", "upside-down, inverted"});
 }
 
+// Its evaluations are those of the batch that took most, and not those of the way back.
+TEST_F(DiffusionFlowCli, CountsWhatAdaptiveTakes) {
+  write("near.npy", npy_of(std::vector<double>{-1, 0, 1, 1, 0.2, 0.3}, std::vector<std::int64_t>{3, 2}));
+  const auto encode = [&](const Arguments& more) {
+    Arguments arguments{"diffusion", "encode", "--model",     analytic(),    "--x", path("near.npy"), "--sampler",
+                        "adaptive",  "--out",  path("z.npy"), "--sigma-min", "0.1", "--tolerance",    "1e-6"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return result;
+  };
+  const auto evaluations = [&](const Arguments& more) {
+    Arguments all{"--json", "--batch", "1"};
+    all.insert(all.end(), more.begin(), more.end());
+    return json::parse(encode(all).out);
+  };
+  std::int64_t most = 0;
+  for (const char* first : {"0", "1", "2"})
+    most = std::max(most, evaluations({"--first", first, "-n", "1"})["nfe"].get<std::int64_t>());
+  const json all = evaluations({"-n", "3"});
+  EXPECT_EQ(all["nfe"], most);
+  EXPECT_FALSE(all.contains("steps"));  // which it chooses
+  const std::string told = encode({"-n", "3", "--batch", "1"}).err;
+  EXPECT_NE(told.find(fmt::format("3 data by {} evaluations;", most)), std::string::npos) << told;
+}
+
 TEST_F(DiffusionFlowCli, EncodesAndComesBack) {
   const std::string model = small_model();
   const auto error = [&](const char* steps) {
@@ -276,9 +302,11 @@ TEST_F(DiffusionQualityCli, SearchesFactorsAndGoesOn) {
   EXPECT_TRUE(content_of(path("rho.svg")).starts_with("<svg"));
   EXPECT_EQ(json::parse(content_of(path("rho.json")))["skip_effects"].size(), 4U);
   EXPECT_NE(first.err.find("rho_bottom 0.800"), std::string::npos);
+  EXPECT_NE(first.err.find("36 evaluations for each rho, about"), std::string::npos) << first.err;
   const Result again = run(arguments);
   EXPECT_EQ(again.out, first.out);
   EXPECT_EQ(again.err.find("rho_bottom 0.800"), std::string::npos) << again.err;
+  EXPECT_EQ(again.err.find("for each rho"), std::string::npos) << again.err;  // nothing is left to take time
   json told_again = json::parse(content_of(path("rho.json")));
   told_again["peak_rss_bytes"] = told["peak_rss_bytes"];
   EXPECT_EQ(told_again, told);
@@ -332,6 +360,7 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   const Result once = run(changed(arguments, {"--samplers", "heun", "--nfe", "3,4", "--rhos", "1"}));
   ASSERT_EQ(once.code, 0) << once.err;
   EXPECT_NE(once.err.find("1 measurements, 1 of them to do"), std::string::npos) << once.err;
+  expect_refused(changed(arguments, {"--seeds", "9007199254740993"}), kUsage, {"--seeds", "9007199254740992"});
   // What no sampler here, or the solution, cannot have is said before work begins.
   expect_refused(changed(arguments, {"--tolerance", "1e-3"}), kUsage, {"--tolerance is of adaptive"});
   expect_refused(changed(arguments, {"--schedule", "steps", "--solution-steps", "2000", "--out", path("f.json")}),
