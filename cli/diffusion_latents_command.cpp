@@ -81,7 +81,7 @@ class Flow {
   std::int64_t nfe() const { return nfe_; }
   /// None where the sampler chooses them.
   std::optional<std::size_t> steps() const {
-    return a_.sampler.sampler == "adaptive" ? std::nullopt : std::optional(falling_.size() - 1);
+    return a_.sampler.is_adaptive() ? std::nullopt : std::optional(falling_.size() - 1);
   }
   /// "in 100 steps, 199 evaluations"
   std::string cost() const {

@@ -74,6 +74,7 @@ Measure::Measure(const MeasureArguments& arguments, const ModelArguments& model,
 std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::int64_t count, const std::string& what) {
   tune_skips(model_->net, {.top = way.rho_top, .bottom = way.rho_bottom});
   const std::int64_t size = model_->size();
+  const Schedule process = model_->process.schedule();
   std::vector<double> all(static_cast<std::size_t>(count * size));
   for (std::int64_t from = 0; from < count; from += a_.batch) {
     progress_.step(what, from, count);
@@ -84,7 +85,7 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
     const NoiseSource noise = image_noise(seed, first, size);
     noise(0, x);
     for (double& value : x) value *= std::hypot(1, way.sigmas.front());
-    SamplerOptions options = way.sampler.options(way.sigmas, model_->process.schedule(), seed, first, size);
+    SamplerOptions options = way.sampler.options(way.sigmas, process, seed, first, size);
     options.clip = clip_;
     options.progress.stop = progress_.stop;
     sample(way.sampler.sampler, *denoiser, way.sigmas, noise, options, x);

@@ -82,7 +82,6 @@ class SampleRun {
 
  private:
   bool is_ancestral() const { return a_.sampler.sampler == kAncestral; }
-  bool is_adaptive() const { return a_.sampler.sampler == "adaptive"; }
 
   bool takes_data() const { return is_ancestral() && a_.variance == name(Variance::optimal); }
 
@@ -205,8 +204,8 @@ class SampleRun {
     ordered_json result{{"model", a_.model.model}, {"sampler", a_.sampler.sampler}};
     if (!is_ancestral()) {
       result.update(a_.sampler.told());
-      if (!is_adaptive()) result["steps"] = sigmas_.size() - 1;
-      result["sigmas"] = is_adaptive() ? std::vector<double>{sigmas_.front(), sigmas_.back()} : sigmas_;
+      if (!a_.sampler.is_adaptive()) result["steps"] = sigmas_.size() - 1;
+      result["sigmas"] = a_.sampler.is_adaptive() ? std::vector<double>{sigmas_.front(), sigmas_.back()} : sigmas_;
       return result;
     }
     result["steps"] = steps_.size();
@@ -254,7 +253,7 @@ class SampleRun {
       result["peak_rss_bytes"] = peak_rss_bytes();
       print(result.dump() + "\n");
     } else {
-      const std::string steps = is_adaptive()
+      const std::string steps = a_.sampler.is_adaptive()
                                     ? "steps by its error, at most"
                                     : fmt::format("{} steps,", is_ancestral() ? steps_.size() : sigmas_.size() - 1);
       tell(fmt::format("{} of {} {} evaluations each, {:.1f} s ({:.1f} % outside the model), peak memory {} MB\n",

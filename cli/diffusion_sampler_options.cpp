@@ -115,7 +115,7 @@ nlohmann::ordered_json SamplerArguments::told() const {
   if (sampler == "unipc" || sampler == "deis" || sampler == "ipndm") result["order"] = order == 0 ? 3 : order;
   if (sampler == "unipc") result["predictor_only"] = predictor_only;
   if (sampler == "heun") result["churn"] = churn;
-  if (sampler == "adaptive") result["tolerance"] = tolerance;
+  if (is_adaptive()) result["tolerance"] = tolerance;
   result["brownian"] = brownian;
   return result;
 }

@@ -25,6 +25,8 @@ struct SamplerArguments {
   void check_belong(const std::vector<std::string>& samplers) const;
   /// Whether a sampler, of those that these options are for, adds no noise with them.
   bool is_deterministic(const SamplerInfo& of) const;
+  /// Whether the sampler chooses its steps, and so its evaluations.
+  bool is_adaptive() const { return sampler == "adaptive"; }
   /// The process's steps of --schedule steps, falling.
   std::vector<int> process_steps(const OpenedModel& model) const;
   /// What a summary says of them: all that the sampler takes but its sigmas.

@@ -63,7 +63,7 @@ class Tuning {
     check_outputs({{"--out", a_.out}, {"--plot", a_.plot}});
     const OpenedModel opened = open_model(a_.model, a_.device.device);
     const SamplerInfo& info = sampler_named(a_.sampler.sampler);
-    if (info.name == "adaptive") throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");
+    if (a_.sampler.is_adaptive()) throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");
     a_.sampler.check_belong();
     a_.sampler.steps = steps_of(info, a_.nfe);
     way_ = {a_.sampler, a_.sampler.sigmas(opened), 1, a_.rho_top};
