@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "chart_picture.h"
 #include "diffusion_commands.h"
@@ -31,8 +32,8 @@ constexpr const char* kExamples = R"(Examples:
       --out build/few.json --plot build/few.png
   tuiqiao diffusion compare --model models/fashion-mnist --samplers heun,sde --rhos 1,0.9 --seeds 1,2,3 -n 2000 --out few.json
 Image i has the same noise in all ways. FD-FMNIST and KID compare with the training images in a classifier's features; `distance`
-is the root mean square to a solution of many steps from the same noise, for samplers of the ODE. What OUT holds already from
-the same settings is not done again.)";
+is the root mean square to a solution of many steps from the same noise: for samplers of the ODE, and with --brownian for those
+of the SDE, along each image's own path. What OUT holds already from the same settings is not done again.)";
 
 struct Arguments {
   ModelArguments model;
@@ -78,6 +79,8 @@ class Comparison {
   }
 
  private:
+  enum class Equation { ode, sde };
+
   static std::string key(const Measure::Way& way, std::uint64_t seed) {
     return fmt::format("{} nfe {} rho {} seed {}", way.sampler.sampler, way.evaluations(), way.rho_bottom, seed);
   }
@@ -109,7 +112,11 @@ class Comparison {
     }
     a_.solution_images = std::min(a_.solution_images, a_.measure.count);
     a_.sampler.check_belong(a_.samplers);
-    if (a_.solution_images > 0) solution_way_ = settled(opened, "dpmpp-2m", a_.solution_steps, 1);
+    if (a_.solution_images > 0) {
+      for (const Equation equation : {Equation::ode, Equation::sde})
+        solution_ways_[equation] =
+            settled(opened, equation == Equation::ode ? "dpmpp-2m" : "sde-dpmpp-2m", a_.solution_steps, 1);
+    }
     std::set<std::string> planned;
     for (const std::string& name : a_.samplers) {
       const SamplerInfo& info = sampler_named(name);
@@ -142,13 +149,13 @@ class Comparison {
   /// What is to be done, and about how long it takes by the speed of one batch.
   void tell_cost() {
     std::int64_t evaluations = 0, left = 0;
-    std::set<std::uint64_t> solved;
+    std::set<std::pair<Equation, std::uint64_t>> solved;
     for (const Measure::Way& way : ways_) {
       for (const std::uint64_t seed : a_.seeds) {
         if (rows_.contains(key(way, seed))) continue;
         evaluations += way.evaluations() * a_.measure.count;
         ++left;
-        if (has_distance(way)) solved.insert(seed);
+        if (const auto equation = solved_equation(way)) solved.emplace(*equation, seed);
       }
     }
     const std::int64_t solutions = static_cast<std::int64_t>(solved.size()) * a_.solution_images * a_.solution_steps;
@@ -159,16 +166,21 @@ class Comparison {
         ways_.size() * a_.seeds.size(), left, evaluations, solutions, time));
   }
 
-  /// Of the ODE with plain skips, from the same noise.
-  const std::vector<double>& solution(std::uint64_t seed) {
-    if (!solutions_.contains(seed))
-      solutions_[seed] =
-          measure_->samples(solution_way_, seed, a_.solution_images, fmt::format("solution, seed {}", seed));
-    return solutions_.at(seed);
+  /// With plain skips, from the same noise.
+  const std::vector<double>& solution(Equation equation, std::uint64_t seed) {
+    const auto [known, is_new] = solutions_.try_emplace({equation, seed});
+    if (is_new)
+      known->second = measure_->samples(solution_ways_.at(equation), seed, a_.solution_images,
+                                        fmt::format("solution, seed {}", seed));
+    return known->second;
   }
 
-  bool has_distance(const Measure::Way& way) const {
-    return a_.solution_images > 0 && a_.sampler.is_deterministic(sampler_named(way.sampler.sampler));
+  /// Whose solution a sampler goes to with more steps; none where distances are not wanted or mean nothing.
+  std::optional<Equation> solved_equation(const Measure::Way& way) const {
+    const SamplerInfo& info = sampler_named(way.sampler.sampler);
+    if (a_.solution_images == 0) return std::nullopt;
+    if (a_.sampler.is_deterministic(info)) return Equation::ode;
+    return info.stochastic && a_.sampler.brownian ? std::optional(Equation::sde) : std::nullopt;
   }
 
   void evaluate(const Measure::Way& way, std::uint64_t seed) {
@@ -186,8 +198,8 @@ class Comparison {
                      {"fd_fmnist", fd},
                      {"kid", measure_->kernel(features).value},
                      {"distance", nullptr}};
-    if (has_distance(way)) {
-      const std::vector<double>& exact = solution(seed);
+    if (const auto equation = solved_equation(way)) {
+      const std::vector<double>& exact = solution(*equation, seed);
       const std::size_t numbers = std::min(exact.size(), x.size());
       double sum = 0;
       for (std::size_t i = 0; i < numbers; ++i) sum += (x[i] - exact[i]) * (x[i] - exact[i]);
@@ -266,8 +278,8 @@ class Comparison {
   ProgressBar bar_;
   std::vector<Measure::Way> ways_;
   std::unique_ptr<Measure> measure_;
-  Measure::Way solution_way_;
-  std::map<std::uint64_t, std::vector<double>> solutions_;
+  std::map<Equation, Measure::Way> solution_ways_;
+  std::map<std::pair<Equation, std::uint64_t>, std::vector<double>> solutions_;
   ordered_json settings_;
   std::map<std::string, ordered_json> rows_;
 };
@@ -296,7 +308,8 @@ Run add_diffusion_compare(CLI::App& app) {
       ->type_name("S,...")
       ->delimiter(',')
       ->check(whole_number(kMostSeed));
-  app.add_option("--solution-steps", a.solution_steps, "Of the solution that distances are to (dpmpp-2m) [1000]")
+  app.add_option("--solution-steps", a.solution_steps,
+                 "Of the solution that distances are to (dpmpp-2m, sde-dpmpp-2m) [1000]")
       ->type_name("N")
       ->check(CLI::Range(1, 1000000));
   app.add_option("--solution-images", a.solution_images, "For how many images; 0 for none [100]")

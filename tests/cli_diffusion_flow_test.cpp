@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <numbers>
 
 #include "cli_diffusion_fixture.h"
@@ -379,6 +380,18 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   ASSERT_EQ(with_eta.code, 0) << with_eta.err;
   const json of_eta = json::parse(content_of(path("eta.json")));
   for (const json& row : of_eta["rows"]) EXPECT_EQ(row["distance"].is_null(), row["sampler"] == "ddim") << row;
+  // Samplers of the SDE have one along a path of each image, which more steps refine; 20 evaluations are the solution.
+  const Result along =
+      run(changed(arguments, {"--samplers", "sde,sde-dpmpp-2m,ddim", "--eta", "0.5", "--brownian", "--schedule",
+                              "karras", "--nfe", "5,20", "--rhos", "1", "--out", path("along.json")}));
+  ASSERT_EQ(along.code, 0) << along.err;
+  std::map<std::string, json> distances;
+  const json of_along = json::parse(content_of(path("along.json")));
+  for (const json& row : of_along["rows"]) distances[row["key"]] = row["distance"];
+  EXPECT_EQ(distances.at("sde-dpmpp-2m nfe 20 rho 1 seed 0"), 0);
+  EXPECT_GT(distances.at("sde-dpmpp-2m nfe 5 rho 1 seed 0"), 0);
+  EXPECT_LT(distances.at("sde nfe 20 rho 1 seed 0"), distances.at("sde nfe 5 rho 1 seed 0"));
+  EXPECT_TRUE(distances.at("ddim nfe 20 rho 1 seed 0").is_null());  // of no equation's own path
   broken.erase("rows");
   write("broken.json", broken.dump());
   expect_refused(changed(arguments, {"--out", path("broken.json")}), kBadInput, {"broken.json", "'rows'"});
