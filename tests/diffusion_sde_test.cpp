@@ -449,15 +449,18 @@ TEST(BrownianPaths, HaveIndependentNormalIncrements) {
   EXPECT_NEAR(covariance, 0, error);
 }
 
-// More steps along one path come nearer to one another: strong convergence, which new numbers for each grid would not.
-TEST(BrownianPaths, MakeRunsConverge) {
+// More steps along one path come nearer to one solution, that of every sampler: strong convergence, which new numbers
+// for each grid, or another SDE of the same marginals, would not have.
+TEST(BrownianPaths, TakeAllSamplersToOneSolution) {
   const MixtureDenoiser denoiser({{1, 1}, {{-1}, {1}}, {0.2, 0.3}});
-  const auto run = [&](int steps) {
+  const auto run = [&](std::string_view name, double c, int steps) {
     SamplerOptions options;
+    options.s_fraction = c;
+    options.eta = 1;
     options.path = brownian_path(12, 0, 1, 0.2, 5);
-    std::vector<double> x(400);
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<double>(i) / 40 - 5;
-    sample("sde", denoiser, grid(steps, 5, 0.2), image_noise(0, 0, 1), options, x);
+    std::vector<double> x(128);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<double>(i) / 12.8 - 5;
+    sample(name, denoiser, grid(steps, 5, 0.2), image_noise(0, 0, 1), options, x);
     return x;
   };
   const auto gap = [](const std::vector<double>& a, const std::vector<double>& b) {
@@ -465,9 +468,16 @@ TEST(BrownianPaths, MakeRunsConverge) {
     for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(a[i] - b[i]) / static_cast<double>(a.size());
     return sum;
   };
-  const auto few = run(32), more = run(128), many = run(512), most = run(2048);
-  EXPECT_LT(gap(more, many), 0.5 * gap(few, more));
-  EXPECT_LT(gap(many, most), 0.5 * gap(more, many));
+  for (const double c : {0.5, 1.0}) {
+    const std::vector<double> solution = run("sde-heun", c, 2048);
+    EXPECT_GT(gap(solution, run("sde-heun", 1.5 - c, 2048)), 0.1);
+    for (const std::string_view name : {"euler-maruyama", "sde", "sde-heun", "sde-dpmpp-2m", "sde-dpmpp-3m", "ddim"}) {
+      if (name == "ddim" && c < 1) continue;  // eta is no fraction of g
+      const double few = gap(run(name, c, 32), solution), many = gap(run(name, c, 512), solution);
+      EXPECT_LT(many, 0.2 * few) << name << ' ' << c;  // 1/16 for order 1, 1/4 for order 1/2
+      EXPECT_LT(many, 0.01) << name << ' ' << c;
+    }
+  }
 }
 
 }  // namespace
