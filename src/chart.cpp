@@ -89,16 +89,25 @@ std::string label_of(double value, const std::vector<double>& all, Scale scale) 
   return fmt::format("{:.{}g}", value, static_cast<int>(std::clamp(digits, 6.0, 15.0)));
 }
 
+/// Where one chart lies: its title at the top, its legend, its field.
 struct Frame {
   Span x, y;
-  double top;
+  double top, field;
 
+  double bottom() const { return field + kHeight - kTop - kBottom; }
   double px(double value) const { return kLeft + x.place(value) * (kWidth - kLeft - kRight); }
-  double py(double value) const { return top + kHeight - kBottom - y.place(value) * (kHeight - kTop - kBottom); }
+  double py(double value) const { return bottom() - y.place(value) * (bottom() - field); }
 };
 
+/// Colours repeat after all were used, dashed then.
+std::string stroke_of(std::size_t series) {
+  constexpr std::array kDashes{"", " stroke-dasharray='7 5'", " stroke-dasharray='2 5'"};
+  return fmt::format("stroke='{}'{}", kColours[series % kColours.size()],
+                     kDashes[series / kColours.size() % kDashes.size()]);
+}
+
 std::string axes_of(const Chart& chart, const Frame& frame) {
-  const double bottom = frame.top + kHeight - kBottom, right = kWidth - kRight;
+  const double bottom = frame.bottom(), right = kWidth - kRight;
   std::string svg =
       fmt::format("<text class='title' x='{}' y='{}'>{}</text>\n", kLeft, frame.top + 20, escaped(chart.title));
   const std::vector<double> y_ticks = ticks(frame.y);
@@ -122,65 +131,86 @@ std::string axes_of(const Chart& chart, const Frame& frame) {
     svg += fmt::format("<path class='grid' d='M{:.1f} {}v5'/><text x='{:.1f}' y='{}' text-anchor='middle'>{}</text>\n",
                        x, bottom, x, bottom + 19, label);
   }
-  svg += fmt::format("<path class='axis' d='M{} {}V{}H{}'/>\n", kLeft, frame.top + kTop, bottom, right);
+  svg += fmt::format("<path class='axis' d='M{} {}V{}H{}'/>\n", kLeft, frame.field, bottom, right);
   svg += fmt::format("<text x='{}' y='{}' text-anchor='middle'>{}</text>\n", (kLeft + right) / 2, bottom + 40,
                      escaped(chart.x.label));
   svg += fmt::format("<text transform='translate(16,{}) rotate(-90)' text-anchor='middle'>{}</text>\n",
-                     (frame.top + kTop + bottom) / 2, escaped(chart.y.label));
+                     (frame.field + bottom) / 2, escaped(chart.y.label));
   return svg;
 }
 
-std::string series_of(const Series& series, const char* colour, const Frame& frame) {
+std::string series_of(const Series& series, const std::string& stroke, const Frame& frame) {
   std::string path;
   for (const auto& [x, y] : series.points) {
     if (!frame.x.shows(x) || !frame.y.shows(y)) continue;
     path += series.line ? fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", frame.px(x), frame.py(y))
                         : fmt::format("M{:.1f} {:.1f}h0", frame.px(x), frame.py(y));
   }
-  return fmt::format(
-      "<path fill='none' stroke='{}' stroke-width='{}' stroke-linecap='round' stroke-linejoin='round' d='{}'/>\n",
-      colour, series.line ? 2 : 3, path);
+  return fmt::format("<path fill='none' {} stroke-width='{}' stroke-linecap='round' stroke-linejoin='round' d='{}'/>\n",
+                     stroke, series.line ? 2 : 3, path);
 }
 
-std::string legend_of(const Chart& chart, double top) {
+struct Legend {
   std::string svg;
+  double height = 0;  ///< of the lines after the first
+};
+
+Legend legend_of(const Chart& chart, double top) {
+  constexpr double kMark = 14, kGap = 6, kBetween = 14, kCharacter = 9, kLine = 20;
+  Legend legend;
   double x = kLeft;
   for (std::size_t i = 0; i < chart.series.size(); ++i) {
     const std::string& name = chart.series[i].name;
     if (name.empty()) continue;
-    svg += fmt::format("<rect x='{:.0f}' y='{}' width='10' height='10' fill='{}'/><text x='{:.0f}' y='{}'>{}</text>\n",
-                       x, top + 32, kColours[i % kColours.size()], x + 15, top + 41, escaped(name));
-    x += 32 + 7.2 * static_cast<double>(name.size());
+    const double width = kMark + kGap + kCharacter * static_cast<double>(name.size());
+    if (x > kLeft && x + width > kWidth) {
+      x = kLeft;
+      legend.height += kLine;
+    }
+    const double y = top + 37 + legend.height;
+    legend.svg += fmt::format("<path {} stroke-width='10' d='M{:.0f} {}h{}'/><text x='{:.0f}' y='{}'>{}</text>\n",
+                              stroke_of(i), x, y, kMark, x + kMark + kGap, y + 4, escaped(name));
+    x += width + kBetween;
   }
-  return svg;
+  return legend;
 }
 
-std::string svg_of(const Chart& chart, double top) {
-  Frame frame{{chart.x.scale}, {chart.y.scale}, top};
+struct Part {
+  std::string svg;
+  double height;
+};
+
+Part part_of(const Chart& chart, double top) {
+  const Legend legend = legend_of(chart, top);
+  Frame frame{{chart.x.scale}, {chart.y.scale}, top, top + kTop + legend.height};
   for (const Series& series : chart.series) {
     for (const auto& [x, y] : series.points) {
       if (frame.x.shows(x) && frame.y.shows(y)) frame.x.include(x), frame.y.include(y);
     }
   }
   if (frame.x.most < frame.x.least) frame.x.least = frame.x.most = frame.y.least = frame.y.most = 0;  // nothing to show
-  std::string svg = axes_of(chart, frame) + legend_of(chart, top);
-  for (std::size_t i = 0; i < chart.series.size(); ++i)
-    svg += series_of(chart.series[i], kColours[i % kColours.size()], frame);
-  return svg;
+  std::string svg = axes_of(chart, frame) + legend.svg;
+  for (std::size_t i = 0; i < chart.series.size(); ++i) svg += series_of(chart.series[i], stroke_of(i), frame);
+  return {svg, kHeight + legend.height};
 }
 
 }  // namespace
 
 std::string svg_of(const std::vector<Chart>& charts) {
-  const double height = kHeight * static_cast<double>(charts.size());
-  std::string svg = fmt::format(
+  std::string parts;
+  double height = 0;
+  for (const Chart& chart : charts) {
+    const Part part = part_of(chart, height);
+    parts += part.svg;
+    height += part.height;
+  }
+  return fmt::format(
       "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}' font-family='sans-serif' "
       "font-size='13'>\n<style>text{{fill:#222}}.title{{font-size:15px;font-weight:600}}.grid{{stroke:#ddd}}"
       ".axis{{stroke:#888;fill:none}}.back{{fill:#fff}}@media(prefers-color-scheme:dark){{text{{fill:#ddd}}"
-      ".grid{{stroke:#333}}.back{{fill:#16181c}}}}</style>\n<rect class='back' width='{0}' height='{1}'/>\n",
-      kWidth, height);
-  for (std::size_t i = 0; i < charts.size(); ++i) svg += svg_of(charts[i], kHeight * static_cast<double>(i));
-  return svg + "</svg>\n";
+      ".grid{{stroke:#333}}.back{{fill:#16181c}}}}</style>\n<rect class='back' width='{0}' height='{1}'/>\n{2}"
+      "</svg>\n",
+      kWidth, height, parts);
 }
 
 }  // namespace tuiqiao

@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <regex>
+#include <set>
 
 namespace tuiqiao {
 namespace {
@@ -45,6 +48,32 @@ TEST(Chart, NamesWays) {
   EXPECT_EQ(count(svg, ">0<") + count(svg, ">0.5<") + count(svg, ">2<"), 0U);
   // Points beyond the names have none.
   EXPECT_EQ(count(svg_of({{"T", ways, {"y"}, {{"", {{2, 5}, {9, 9}}}}}}), ">exact<"), 1U);
+}
+
+// The legend of many series goes on in further lines, the field begins below them, and no two look alike.
+TEST(Chart, NamesManySeries) {
+  Chart chart{"T", {"x"}, {"y"}, {}};
+  for (int i = 0; i < 30; ++i) chart.series.push_back({"series " + std::to_string(i), {{0, i}, {1, i}}});
+  const std::string svg = svg_of({chart});
+  const std::regex mark(
+      "<path (stroke='[^>]*') stroke-width='10' d='M([0-9]+) ([0-9]+)h[^>]*><text[^>]*>series [0-9]+<");
+  std::set<std::string> looks;
+  std::set<std::pair<double, double>> places;
+  double lowest = 0;
+  for (std::sregex_iterator found(svg.begin(), svg.end(), mark), end; found != end; ++found) {
+    const double x = std::stod((*found)[2]), y = std::stod((*found)[3]);
+    looks.insert((*found)[1]);
+    places.emplace(x, y);
+    lowest = std::max(lowest, y);
+    EXPECT_LT(x + 100, 760);
+  }
+  EXPECT_EQ(looks.size(), 30U);
+  EXPECT_EQ(places.size(), 30U);
+  std::smatch axis;
+  ASSERT_TRUE(std::regex_search(svg, axis, std::regex("class='axis' d='M[0-9]+ ([0-9]+)V([0-9]+)")));
+  EXPECT_GT(std::stod(axis[1]), lowest + 5);
+  EXPECT_GT(std::stod(axis[2]) - std::stod(axis[1]), 200);
+  EXPECT_EQ(count(svg_of({chart, chart}), "<text class='title'"), 2U);
 }
 
 TEST(Chart, LeavesOutWhatAnAxisCannotShow) {
