@@ -66,7 +66,7 @@ Run add_diffusion_classifier(CLI::App& app) {
   app.add_option("--batch", a.options.batch, "Images a step [64]")->type_name("N")->check(CLI::Range(1, 100000));
   app.add_option("--learning-rate", a.options.learning_rate, "Of AdamW, falling to 0 [0.001]")
       ->type_name("R")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   app.add_option("--seed", a.options.seed, "Of weights, order and what is dropped [0]")
       ->type_name("S")
       ->check(whole_number());

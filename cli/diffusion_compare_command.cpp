@@ -66,6 +66,7 @@ class Comparison {
     if (a_.solution_images > 0) settings_["solution_steps"] = a_.solution_steps;
     settings_["solution_images"] = a_.solution_images;
     load();
+    tell_of_reach(opened);
     measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
     bar_.clear();
     tell_cost();
@@ -130,6 +131,13 @@ class Comparison {
     }
   }
 
+  /// Of the way that begins lowest: with fewest steps.
+  void tell_of_reach(const OpenedModel& opened) const {
+    const Measure::Way& way = *std::min_element(
+        ways_.begin(), ways_.end(), [](const auto& a, const auto& b) { return a.sigmas.front() < b.sigmas.front(); });
+    way.sampler.tell_of_reach(opened, way.sigmas);
+  }
+
   void load() {
     const json kept = kept_results(a_.out, settings_);
     if (kept.is_null()) return;
@@ -160,7 +168,9 @@ class Comparison {
     }
     const std::int64_t solutions = static_cast<std::int64_t>(solved.size()) * a_.solution_images * a_.solution_steps;
     const std::string time =
-        left == 0 ? "" : fmt::format(", about {}", duration(measure_->seconds_of(evaluations + solutions)));
+        left == 0 ? ""
+                  : fmt::format(", about {}",
+                                duration(measure_->seconds_of(evaluations + solutions, left * a_.measure.count)));
     tell(fmt::format(
         "tuiqiao: {} measurements, {} of them to do: {} evaluations of the network, and {} for solutions{}\n",
         ways_.size() * a_.seeds.size(), left, evaluations, solutions, time));
@@ -291,7 +301,7 @@ Run add_diffusion_compare(CLI::App& app) {
   Arguments& a = *arguments;
   app.footer(kExamples);
   a.model.add_to(app);
-  ModelArguments::remove_skips(app);
+  ModelArguments::keep_network(app);
   a.sampler.add_to(app);
   app.remove_option(app.get_option("--steps"));
   app.remove_option(app.get_option("--sampler"));
@@ -314,7 +324,7 @@ Run add_diffusion_compare(CLI::App& app) {
       ->check(CLI::Range(1, 1000000));
   app.add_option("--solution-images", a.solution_images, "For how many images; 0 for none [100]")
       ->type_name("N")
-      ->check(CLI::NonNegativeNumber);
+      ->check(number_from_zero());
   app.add_option("--out", a.out, "Write values here as JSON, after each")->type_name("FILE")->required();
   app.add_option("--plot", a.plot, "Write quality and distance against evaluations here as .png or .svg")
       ->type_name("FILE");

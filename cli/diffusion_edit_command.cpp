@@ -65,11 +65,14 @@ class Edit {
     model_.emplace(open_model(a_.model, a_.device.device));
     if (!model_->is_image() && !a_.grid.empty())
       throw std::invalid_argument("--grid shows images, which an analytic model has not");
-    if (by_flow() && a_.variations_given) throw std::invalid_argument("--variations: the flow has one answer");
+    if (by_flow() && a_.variations_given && a_.variations != 1)
+      throw std::invalid_argument("--variations: the flow has one answer");
     settle_sigmas();
     const Inputs data = read_inputs(a_.inputs, *model_);
     count_ = data.count;
+    count_text_ = count_of(data);
     settle_mask();
+    a_.sampler.tell_of_reach(*model_, sigmas_);
     const auto size = static_cast<std::size_t>(model_->size());
     for (std::int64_t n = 0; n < count_; ++n) {
       const auto row = data.values.begin() + n * model_->size();
@@ -91,20 +94,20 @@ class Edit {
   void settle_sigmas() {
     if (!std::isfinite(a_.strength)) throw std::invalid_argument("--strength: not finite");
     if (by_flow() && !a_.sampler_given) a_.sampler.sampler = kByFlow;
-    if (a_.sampler.sigma_max > 0 || a_.sampler.schedule == "steps")
-      throw std::invalid_argument(
-          "--strength says where editing begins: --schedule log_sigma, karras, cosine or time, without --sigma-max");
+    if (a_.sampler.sigma_max > 0) throw std::invalid_argument("--sigma-max: --strength says where editing begins");
     if (!by_flow() && !a_.to_class.empty()) throw std::invalid_argument("--to-class goes with --by flow");
     const int steps = model_->schedule.steps();
-    const int step = std::clamp(static_cast<int>(std::lround(a_.strength * steps)), 2, std::max(2, steps));
-    a_.sampler.sigma_max = model_->schedule.sigma(std::min(step, steps));
+    const int step = static_cast<int>(std::lround(a_.strength * steps));
+    if (step < 2)
+      throw std::invalid_argument(
+          fmt::format("--strength {}: {} of the process's {} steps; an edit begins at the second or later", a_.strength,
+                      step, steps));
+    a_.sampler.check_belong();
+    a_.sampler.sigma_max = model_->schedule.sigma(step);
     sigmas_ = a_.sampler.sigmas(*model_);
     if (by_flow() && sigmas_.size() == 2 && sigmas_.back() == 0)
       throw std::invalid_argument("--steps 1: the way up the flow begins above 0, and has no step");
-    a_.sampler.check_belong();
-    const SamplerInfo& info = sampler_named(a_.sampler.sampler);
-    if (by_flow() && (info.stochastic || a_.sampler.eta > 0 || a_.sampler.churn > 0))
-      throw std::invalid_argument(fmt::format("--sampler {}: the flow has no noise", info.name));
+    if (by_flow()) a_.sampler.check_flow();
   }
 
   void settle_mask() {
@@ -112,7 +115,11 @@ class Edit {
     if (a_.mask.empty()) return;
     const Inputs mask = read_states(a_.mask, *model_);
     if (mask.count != 1) throw Error(fmt::format("{}: {} masks; one for all is wanted", a_.mask, mask.count));
-    for (std::size_t i = 0; i < held_.size(); ++i) held_[i] = mask.values[i] == 0;
+    for (std::size_t i = 0; i < held_.size(); ++i) {
+      if (mask.values[i] != 0 && mask.values[i] != 1)
+        throw Error(fmt::format("{}: holds {}; a mask is of 0 (held) and 1", a_.mask, mask.values[i]));
+      held_[i] = mask.values[i] == 0;
+    }
   }
 
   void edit(std::int64_t from, std::int64_t rows, std::int64_t all) {
@@ -194,9 +201,9 @@ class Edit {
             "\n");
     } else {
       tell(
-          fmt::format("{} data, {} each, from sigma {:.3g} in {} evaluations; changed by {:.3g} root mean square, "
+          fmt::format("{}, {} each, from sigma {:.3g} in {} evaluations; changed by {:.3g} root mean square, "
                       "peak memory {} MB\n",
-                      count_, variations(), sigmas_.front(), nfe_, change, peak_rss_bytes() >> 20));
+                      count_text_, variations(), sigmas_.front(), nfe_, change, peak_rss_bytes() >> 20));
     }
   }
 
@@ -206,6 +213,7 @@ class Edit {
   std::vector<double> sigmas_, known_, edited_;
   std::vector<bool> held_;
   std::int64_t count_ = 0, nfe_ = 0;
+  std::string count_text_;
   ProgressBar bar_;
 };
 
@@ -218,6 +226,7 @@ Run add_diffusion_edit(CLI::App& app) {
   a.model.add_to(app);
   a.sampler.sampler = kByNoise;
   a.sampler.schedule = "karras";
+  a.sampler.with_steps = false;
   a.sampler.add_to(app);
   a.inputs.as_it_is = true;
   a.inputs.count = 8;
@@ -231,7 +240,8 @@ Run add_diffusion_edit(CLI::App& app) {
   app.add_option("--to-class", a.to_class, "By flow: class of each image on the way down, used in turn")
       ->type_name("C,...")
       ->delimiter(',');
-  app.add_option("--mask", a.mask, "An .npy file [1, shape of one]: what is 0 stays as it is")->type_name("FILE");
+  app.add_option("--mask", a.mask, "An .npy file [1, shape of one] of 0 and 1: what is 0 stays as it is")
+      ->type_name("FILE");
   app.add_option("--variations", a.variations, "Edits of each datum, by noise of their own [4]")
       ->type_name("N")
       ->check(CLI::Range(1, 1000));

@@ -43,6 +43,8 @@ std::vector<T> for_rows(const std::vector<T>& given, std::int64_t n, const char*
 int run(const Arguments& a) {
   a.device.settle();
   check_outputs({{"--out", a.out}});
+  if (a.model.starts_with("analytic:"))
+    throw std::invalid_argument("--model: forward runs a network; an analytic model has none");
   UNet net = UNet::load(a.model);
   net.to(at::Device(a.device.device));
   const NpyArray array = read_npy(a.x);

@@ -10,6 +10,7 @@
 #include <numbers>
 
 #include "npy.h"
+#include "program.h"
 #include "tuiqiao/diffusion/classifier.h"
 #include "tuiqiao/diffusion/noise.h"
 
@@ -23,7 +24,8 @@ double uniform_of(double normal) { return 0.5 * std::erfc(-normal / std::numbers
 Inputs read_images_of(const InputArguments& a, const OpenedModel& model) {
   const Images images = read_images_for(model, a.data, a.part);
   if (a.first >= images.count) throw Error(fmt::format("{}: {} images; none after {}", a.data, images.count, a.first));
-  Inputs inputs{a.count > 0 ? std::min(a.count, images.count - a.first) : images.count - a.first, {}};
+  const std::int64_t left = images.count - a.first;
+  Inputs inputs{a.count > 0 ? std::min(a.count, left) : left, left, {}};
   const auto size = static_cast<std::size_t>(images.size());
   inputs.values.resize(static_cast<std::size_t>(inputs.count) * size);
   if (!a.as_it_is) image_noise(0, static_cast<std::uint64_t>(a.first), images.size())(0, inputs.values);
@@ -39,9 +41,14 @@ Inputs read_images_of(const InputArguments& a, const OpenedModel& model) {
 void InputArguments::add_to(CLI::App& app) {
   app.add_option("--x", x, "An .npy file of data, [N, shape of one]")->type_name("FILE");
   app.add_option("--data", data, "Images, as train reads them")->type_name("PATH")->excludes("--x");
-  app.add_option("--part", part, "Of MNIST's files: train or t10k [train]")->type_name("NAME");
-  app.add_option("-n,--count", count, "How many; 0 for all [0]")->type_name("N")->check(CLI::NonNegativeNumber);
-  app.add_option("--first", first, "Number of the first [0]")->type_name("I")->check(CLI::NonNegativeNumber);
+  app.add_option("--part", part, "Of MNIST's files: train or t10k [train]")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"train", "t10k"}))
+      ->needs("--data");
+  app.add_option("-n,--count", count, fmt::format("At most so many; 0 for all [{}]", count))
+      ->type_name("N")
+      ->check(number_from_zero());
+  app.add_option("--first", first, "Number of the first [0]")->type_name("I")->check(number_from_zero());
 }
 
 Images read_images_for(const OpenedModel& model, const std::string& path, const std::string& part) {
@@ -74,7 +81,7 @@ Inputs read_states(const std::string& file, const OpenedModel& model) {
                             fmt::join(model.shape, ", ")));
   if (!std::all_of(array.values.begin(), array.values.end(), [](double value) { return std::isfinite(value); }))
     throw Error(fmt::format("{}: holds numbers that are not finite", file));
-  return {array.shape[0], std::move(array.values)};
+  return {array.shape[0], array.shape[0], std::move(array.values)};
 }
 
 Inputs read_inputs(const InputArguments& a, const OpenedModel& model) {
@@ -82,9 +89,9 @@ Inputs read_inputs(const InputArguments& a, const OpenedModel& model) {
   if (a.x.empty()) return read_images_of(a, model);
   Inputs all = read_states(a.x, model);
   if (a.first >= all.count) throw Error(fmt::format("{}: {} data; none after {}", a.x, all.count, a.first));
-  const std::int64_t count = a.count > 0 ? std::min(a.count, all.count - a.first) : all.count - a.first;
+  const std::int64_t left = all.count - a.first, count = a.count > 0 ? std::min(a.count, left) : left;
   const auto from = all.values.begin() + static_cast<std::ptrdiff_t>(a.first * model.size());
-  return {count, {from, from + static_cast<std::ptrdiff_t>(count * model.size())}};
+  return {count, left, {from, from + static_cast<std::ptrdiff_t>(count * model.size())}};
 }
 
 Chart histogram(const std::vector<Sample>& samples, const std::string& label) {
@@ -114,6 +121,11 @@ Chart histogram(const std::vector<Sample>& samples, const std::string& label) {
     chart.series.push_back(std::move(steps));
   }
   return chart;
+}
+
+std::string count_of(const Inputs& inputs) {
+  return inputs.count < inputs.available ? fmt::format("{} of {} data", inputs.count, inputs.available)
+                                         : fmt::format("{} data", inputs.count);
 }
 
 }  // namespace tuiqiao::cli

@@ -21,8 +21,8 @@ struct InputArguments {
 };
 
 struct Inputs {
-  std::int64_t count = 0;
-  std::vector<double> values;  ///< rows of the model's size
+  std::int64_t count = 0, available = 0;  ///< taken, and from the first on
+  std::vector<double> values;             ///< rows of the model's size
 };
 
 /// Throws: tuiqiao::Error that names the file; std::invalid_argument unless one of --x and --data is given.
@@ -38,6 +38,9 @@ Images images_to_classify(const std::string& path, const std::string& part = "tr
 
 /// Throws: tuiqiao::Error where the array is no [N, shape of the model's datum] of finite numbers.
 Inputs read_states(const std::string& file, const OpenedModel& model);
+
+/// "8 of 60000 data", or "8 data" where that is all.
+std::string count_of(const Inputs& inputs);
 
 /// Numbers and what they are of.
 struct Sample {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "diffusion_commands.h"
 #include "diffusion_inputs.h"
@@ -61,11 +62,7 @@ class Flow {
     if (!model_->is_image() && !a_.grid.empty())
       throw std::invalid_argument("--grid shows images, which an analytic model has not");
     a_.sampler.check_belong();
-    const SamplerInfo& info = sampler_named(a_.sampler.sampler);
-    if (info.stochastic || a_.sampler.eta > 0 || a_.sampler.churn > 0)
-      throw std::invalid_argument(fmt::format("--sampler {}: the flow has no noise", info.name));
-    if (a_.sampler.schedule == "steps")
-      throw std::invalid_argument("--schedule steps ends at sigma 0, from where there is no way back");
+    a_.sampler.check_flow();
     if (!(a_.sampler.sigma_min > 0)) a_.sampler.sigma_min = model_->schedule.sigma(1);
     falling_ = a_.sampler.sigmas(*model_);
     rising_.assign(falling_.rbegin(), falling_.rend());
@@ -101,6 +98,7 @@ class Flow {
  private:
   void go(const char* what, const std::vector<double>& sigmas, std::vector<double>& x, double before, double after) {
     const std::int64_t size = model_->size(), count = static_cast<std::int64_t>(x.size()) / size;
+    if (!std::exchange(reach_told_, true)) a_.sampler.tell_of_reach(*model_, falling_);
     nfe_ = 0;
     for (double& value : x) value *= before;
     for (std::int64_t from = 0; from < count; from += a_.batch) {
@@ -123,6 +121,7 @@ class Flow {
   std::unique_ptr<OpenedModel> model_;
   std::vector<double> falling_, rising_;
   std::int64_t nfe_ = 0;
+  bool reach_told_ = false;
   ProgressBar bar_;
 };
 
@@ -153,7 +152,7 @@ int encode(const Arguments& a, const std::stop_token& stop) {
   if (a.as_json) {
     print(told.dump() + "\n");
   } else {
-    tell(fmt::format("{} data {}; latents of root mean square {:.4f}{}\n", data.count, cost, std::sqrt(squares),
+    tell(fmt::format("{} {}; latents of root mean square {:.4f}{}\n", count_of(data), cost, std::sqrt(squares),
                      a.unchecked ? "" : fmt::format("; there and back {:.3g}", told["round_trip_rms"].get<double>())));
   }
   return kDone;
@@ -179,7 +178,7 @@ std::vector<double> between(std::span<const double> a, std::span<const double> b
   const double angle = std::acos(std::clamp(ab / std::sqrt(std::max(aa * bb, 1e-300)), -1.0, 1.0));
   std::vector<double> rows;
   for (int c = 0; c < columns; ++c) {
-    const double part = columns == 1 ? 0.5 : static_cast<double>(c) / (columns - 1);
+    const double part = static_cast<double>(c) / (columns - 1);
     const bool straight = std::sin(angle) < 1e-8;
     const double of_a = straight ? 1 - part : std::sin((1 - part) * angle) / std::sin(angle);
     const double of_b = straight ? part : std::sin(part * angle) / std::sin(angle);
@@ -205,8 +204,8 @@ int interpolate(const Arguments& a, const std::stop_token& stop) {
   }
   flow.decode(path);
   flow.write(path, a.columns);
-  tell(fmt::format("{} paths of {} data, {} evaluations each way, peak memory {} MB\n", data.count / 2, a.columns,
-                   flow.nfe(), peak_rss_bytes() >> 20));
+  tell(fmt::format("{} paths of {} data between {}, {} evaluations each way, peak memory {} MB\n", data.count / 2,
+                   a.columns, count_of(data), flow.nfe(), peak_rss_bytes() >> 20));
   return kDone;
 }
 
@@ -217,7 +216,9 @@ void add_common(CLI::App& app, Arguments& a, const char* examples) {
   a.sampler.sampler = "heun";
   a.sampler.steps = 100;
   a.sampler.schedule = "log_sigma";
+  a.sampler.with_steps = false;  // they end at sigma 0, from where there is no way back
   a.sampler.add_to(app);
+  app.get_option("--sigma-min")->description("The lowest sigma, that of data [the process's first]");
   app.add_option("--batch", a.batch, "Data at once [64]")
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 31));
@@ -265,7 +266,7 @@ Run add_diffusion_interpolate(CLI::App& app) {
   a.inputs.add_to(app);
   app.add_option("--columns", a.columns, "Data in a row, with its ends [9]")
       ->type_name("N")
-      ->check(CLI::Range(1, 1000));
+      ->check(CLI::Range(2, 1000));
   add_pictures(app, a);
   return [arguments](const std::stop_token& stop) { return interpolate(*arguments, stop); };
 }

@@ -14,6 +14,7 @@
 #include "diffusion_commands.h"
 #include "diffusion_inputs.h"
 #include "diffusion_model.h"
+#include "diffusion_sampler_options.h"
 #include "file_output.h"
 #include "program.h"
 #include "terminal.h"
@@ -36,7 +37,8 @@ constexpr const char* kExamples = R"(Examples:
       --against upside-down --plot build/apart.png
 nats is -log p of one datum in the units that the model sees, [-1, 1]. bits_per_dim = nats / (size log 2) + log2 127.5: of images
 of 8 bits, v = 127.5 (x + 1), made continuous by uniform noise in [-1/2, 1/2) added to v (--data; --x is taken as it is).
-The density is that of data with noise of --sigma-min. Double --steps to see how far the solver is from its limit.)";
+The density is that of data with noise of --sigma-min. Double --steps to see how far the solver is from its limit. The start,
+N(0, 1 + sigma^2) at --sigma-max, errs by some |mean of the data| / sigma nats: a larger --sigma-max makes it less.)";
 
 struct Arguments {
   ModelArguments model;
@@ -51,7 +53,8 @@ struct Arguments {
 
 /// What an option that names other data brings: those data disturbed, or others, read as they are.
 Inputs read_others(const Arguments& a, const OpenedModel& model, const Inputs& data) {
-  if (is_disturbance(a.against)) return {data.count, disturbed(a.against, data.values, model.shape, a.inputs.first)};
+  if (is_disturbance(a.against))
+    return {data.count, data.count, disturbed(a.against, data.values, model.shape, a.inputs.first)};
   InputArguments inputs = a.inputs;
   (inputs.x.empty() ? inputs.data : inputs.x) = a.against;
   if (!std::filesystem::exists(a.against))
@@ -65,6 +68,10 @@ class Measurement {
       : a_(a), model_(model), stop_(stop), options_(a.options) {
     options_.sigma_min = a.sigma_min > 0 ? a.sigma_min : model.schedule.sigma(1);
     options_.sigma_max = a.sigma_max > 0 ? a.sigma_max : model.schedule.sigma(model.schedule.steps());
+    if (options_.sigma_min > options_.sigma_max)
+      throw std::invalid_argument(
+          fmt::format("--sigma-min {}: above --sigma-max {}", options_.sigma_min, options_.sigma_max));
+    tell_of_range(model, options_.sigma_max, options_.sigma_min);
     if (model.mixture) mixture_ = std::make_unique<MixtureDenoiser>(*model.mixture);
   }
 
@@ -192,10 +199,10 @@ Run add_diffusion_likelihood(CLI::App& app) {
   app.add_option("--seed", a.options.seed, "Of the probes [0]")->type_name("S")->check(whole_number());
   app.add_option("--sigma-min", a.sigma_min, "Noise that data are taken to have [the process's first]")
       ->type_name("S")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   app.add_option("--sigma-max", a.sigma_max, "Where all is noise [the process's last]")
       ->type_name("S")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   app.add_option("--batch", a.batch, "Data at once [32]")
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 31));

@@ -17,7 +17,6 @@
 #include "diffusion_inputs.h"
 #include "file_output.h"
 #include "json_excerpt.h"
-#include "tuiqiao/diffusion/images.h"
 #include "tuiqiao/diffusion/skip_tuning.h"
 
 namespace tuiqiao::cli {
@@ -63,15 +62,21 @@ Measure::Measure(const MeasureArguments& arguments, const ModelArguments& model,
       DiffusionModel{network.net.clone(), network.process, network.channels, network.height, network.width});
   model_->net.set_half_convolutions(model.half, true);
   clip_ = opened.clip;
-  const Images images = images_to_classify(a_.reference);
-  reference_ = classifier_->features(images, progress_);
+  images_ = images_to_classify(a_.reference);
   constexpr std::int64_t kShown = 16;
-  for (std::int64_t i = 0; i < std::min(images.count, kShown) * images.size(); ++i)
-    shown_.push_back(unit_of(images.values[static_cast<std::size_t>(i)]));
+  for (std::int64_t i = 0; i < std::min(images_.count, kShown) * images_.size(); ++i)
+    shown_.push_back(unit_of(images_.values[static_cast<std::size_t>(i)]));
+}
+
+void Measure::look_at_reference() {
+  if (!reference_.empty()) return;
+  reference_ = classifier_->features(images_, progress_);
+  images_ = {};
   moments_ = feature_moments(reference_, Classifier::kFeatures);
 }
 
 std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::int64_t count, const std::string& what) {
+  look_at_reference();
   tune_skips(model_->net, {.top = way.rho_top, .bottom = way.rho_bottom});
   const std::int64_t size = model_->size();
   const Schedule process = model_->process.schedule();
@@ -93,13 +98,18 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
   return all;
 }
 
-double Measure::seconds_of(std::int64_t evaluations) const {
+double Measure::seconds_of(std::int64_t evaluations, std::int64_t images) const {
   const std::int64_t rows = std::min(a_.batch, a_.count);
   std::vector<double> x(static_cast<std::size_t>(rows * model_->size()), 0), denoised(x.size());
   const auto denoiser = denoiser_of(*model_, arguments_.classes_of(0, rows));
   const CountingDenoiser counting(*denoiser);
   counting.denoise(x, 1, denoised);
-  return counting.seconds() / static_cast<double>(rows) * static_cast<double>(evaluations);
+  const double start = CountingDenoiser::now();
+  features(denoised);
+  const double looking = CountingDenoiser::now() - start;
+  return (counting.seconds() * static_cast<double>(evaluations) +
+          looking * static_cast<double>(images + (reference_.empty() ? images_.count : 0))) /
+         static_cast<double>(rows);
 }
 
 std::vector<double> Measure::skip_effects() const {

@@ -13,6 +13,7 @@
 #include "diffusion_sampler_options.h"
 #include "program.h"
 #include "tuiqiao/diffusion/classifier.h"
+#include "tuiqiao/diffusion/images.h"
 #include "tuiqiao/diffusion/metrics.h"
 #include "tuiqiao/diffusion/model.h"
 #include "tuiqiao/progress.h"
@@ -44,9 +45,10 @@ class Measure {
     /// Evaluations of each image.
     std::int64_t evaluations() const;
   };
-  /// About how long so many evaluations take, by timing one batch.
-  double seconds_of(std::int64_t evaluations) const;
-  /// Images 0 to count - 1 of a seed: image i has the same noise whatever the way.
+  /// About how long so many evaluations, and the features of so many images, take, by timing one batch.
+  double seconds_of(std::int64_t evaluations, std::int64_t images) const;
+  /// Images 0 to count - 1 of a seed: image i has the same noise whatever the way. The first time it looks at the
+  /// reference images too.
   std::vector<double> samples(const Way& way, std::uint64_t seed, std::int64_t count, const std::string& what);
 
   /// skip_effects of the network at half of its process, on noised reference images.
@@ -62,8 +64,11 @@ class Measure {
   ModelArguments arguments_;
   std::unique_ptr<DiffusionModel> model_;
   std::optional<Classifier> classifier_;
-  std::vector<float> reference_;
-  std::vector<double> shown_;  ///< a few of the reference images
+  void look_at_reference();
+
+  Images images_;                 ///< of the reference, until their features are known
+  std::vector<float> reference_;  ///< features
+  std::vector<double> shown_;     ///< a few of the reference images
   FeatureMoments moments_;
   double clip_ = 0;
   Progress progress_;

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -20,9 +22,32 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kAnalytic = "analytic:";
+constexpr const char* kNetworkFiles =
+    "config.json, diffusion_pytorch_model.safetensors, scheduler_config.json, or a pipeline of diffusers";
+
+void check_factors(const ModelArguments& a) {
+  const auto check = [](const char* option, const std::vector<double>& factors) {
+    if (!std::all_of(factors.begin(), factors.end(), [](double factor) { return std::isfinite(factor); }))
+      throw std::invalid_argument(fmt::format("{}: not finite", option));
+  };
+  check("--rho-bottom", {a.rho_bottom});
+  check("--rho-top", {a.rho_top});
+  check("--rho", a.rho);
+  check("--freeu", a.freeu);
+}
+
+json parsed(const std::string& file) {
+  try {
+    return json::parse(read_text(file));
+  } catch (const json::parse_error& error) {
+    throw Error(fmt::format("{}: is no JSON, at byte {}", file, error.byte));
+  } catch (const json::out_of_range&) {
+    throw Error(fmt::format("{}: holds a number beyond those of float64", file));
+  }
+}
 
 Mixture read_mixture(const std::string& file) {
-  const json object = json::parse(read_text(file), nullptr, false);
+  const json object = parsed(file);
   if (!object.is_object()) throw Error(fmt::format("{}: is no JSON object", file));
   for (const auto& [key, value] : object.items()) {
     if (key != "weights" && key != "means" && key != "stds")
@@ -39,8 +64,8 @@ Mixture read_mixture(const std::string& file) {
     return found;
   };
   const auto list = [&](const char* name) -> const json& {
-    if (!object.contains(name) || !object[name].is_array())
-      throw Error(fmt::format("{}: field '{}' is no list", file, name));
+    if (!object.contains(name)) throw Error(fmt::format("{}: has no field '{}'", file, name));
+    if (!object[name].is_array()) throw Error(fmt::format("{}: field '{}' is no list", file, name));
     return object[name];
   };
   mixture.weights = numbers(list("weights"), "weights");
@@ -71,15 +96,19 @@ void set_skips(const ModelArguments& a, UNet& net) {
 }  // namespace
 
 bool ModelArguments::names_process() const {
-  return app_->count("--beta-schedule") > 0 || app_->count("--process-steps") > 0;
+  const auto given = [&](const char* name) {
+    const CLI::Option* option = app_->get_option_no_throw(name);
+    return option != nullptr && option->count() > 0;
+  };
+  return given("--beta-schedule") || given("--process-steps");
 }
 
 void ModelArguments::add_to(CLI::App& app) {
   app_ = &app;
   app.add_option("--model", model,
-                 "Folder of a network (config.json, diffusion_pytorch_model.safetensors, scheduler_config.json, or a "
-                 "pipeline of diffusers), or analytic:FILE.json, an isotropic mixture {\"weights\": [..], \"means\": "
-                 "[[..]], \"stds\": [..]}")
+                 fmt::format("Folder of a network ({}), or analytic:FILE.json, an isotropic mixture {{\"weights\": "
+                             "[..], \"means\": [[..]], \"stds\": [..]}}",
+                             kNetworkFiles))
       ->type_name("DIR")
       ->required();
   app.add_option("--beta-schedule", beta_schedule,
@@ -111,8 +140,10 @@ void ModelArguments::add_to(CLI::App& app) {
       ->delimiter(',');
 }
 
-void ModelArguments::remove_skips(CLI::App& app) {
-  for (const char* name : {"--freeu", "--rho", "--rho-bottom", "--rho-top"}) app.remove_option(app.get_option(name));
+void ModelArguments::keep_network(CLI::App& app) {
+  for (const char* name : {"--freeu", "--rho", "--rho-bottom", "--rho-top", "--beta-schedule", "--process-steps"})
+    app.remove_option(app.get_option(name));
+  app.get_option("--model")->description(fmt::format("Folder of a network ({})", kNetworkFiles));
 }
 
 std::int64_t OpenedModel::size() const {
@@ -136,6 +167,9 @@ std::unique_ptr<Denoiser> OpenedModel::denoiser(const ModelArguments& arguments,
 }
 
 OpenedModel open_model(const ModelArguments& arguments, const std::string& device) {
+  if (arguments.model.empty() || arguments.model == kAnalytic)
+    throw std::invalid_argument(fmt::format("--model '{}': names no file", arguments.model));
+  check_factors(arguments);
   if (arguments.model.starts_with(kAnalytic)) {
     if (!arguments.classes.empty()) throw std::invalid_argument("--class: an analytic model takes no classes");
     if (arguments.scales_skips()) throw std::invalid_argument("--rho and --freeu: an analytic model has no skips");

@@ -27,8 +27,8 @@ struct ModelArguments {
   std::vector<double> rho, freeu;
 
   void add_to(CLI::App& app);
-  /// For commands that set the skips by themselves.
-  static void remove_skips(CLI::App& app);
+  /// For commands of networks alone, which set the skips by themselves.
+  static void keep_network(CLI::App& app);
   /// Whether the process of an analytic model was given.
   bool names_process() const;
   bool scales_skips() const { return !rho.empty() || !freeu.empty() || rho_bottom != 1 || rho_top != 1; }

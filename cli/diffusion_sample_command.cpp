@@ -34,7 +34,8 @@ constexpr const char* kExamples = R"(Examples:
   tuiqiao diffusion sample --model analytic:mixture.json -n 8 --sampler unipc --schedule log_sigma --steps 40 --sigma-min 0.1
 Samples lie in [-1, 1] as the network saw its data. Image i has noise of its own, a function of the seed and i, so that
 neither -n nor --batch changes it (but for the rounding of the network); the adaptive sampler alone chooses its steps for
-a whole batch. Samples stopped at --sigma-min are in the variables x / A. Where orders or exact inversion count, --clip 0.)";
+a whole batch. Samplers other than the ancestral start at --initial-noise times sqrt(1 + sigma^2) of the first sigma, in the variables
+x / A; there samples stopped at --sigma-min are too. Where orders or exact inversion count, --clip 0.)";
 
 struct Arguments {
   ModelArguments model;
@@ -45,7 +46,8 @@ struct Arguments {
   std::string variance, initial_noise, out, grid, trajectory, data;
   std::int64_t variance_images = 512;
   double clip = -1;
-  bool noise_in_last_step = false, as_json = false, variance_images_given = false;
+  bool noise_in_last_step = false, as_json = false;
+  bool variance_images_given = false, initial_noise_given = false, count_given = false;
   DeviceArguments device;
 };
 
@@ -72,6 +74,7 @@ class SampleRun {
     }
     initial_noise();
     check_streams();
+    a_.sampler.tell_of_reach(*model_, is_ancestral() ? std::vector{model_->schedule.sigma(steps_.front())} : sigmas_);
     estimate_variances();
     for (std::int64_t from = 0; from < a_.count; from += a_.batch) sample(from, std::min(a_.batch, a_.count - from));
     bar_.clear();
@@ -112,12 +115,15 @@ class SampleRun {
   }
 
   void initial_noise() {
-    if (a_.initial_noise.empty()) {
+    if (!a_.initial_noise_given) {
       x_.resize(static_cast<std::size_t>(a_.count * model_->size()));
       image_noise(a_.seed, a_.first, model_->size())(0, x_);
       return;
     }
+    if (a_.initial_noise.empty()) throw std::invalid_argument("--initial-noise: names no file");
     Inputs noise = read_states(a_.initial_noise, *model_);
+    if (a_.count_given && a_.count != noise.count)
+      throw std::invalid_argument(fmt::format("-n {}: {} holds noise for {}", a_.count, a_.initial_noise, noise.count));
     a_.count = noise.count;
     x_ = std::move(noise.values);
   }
@@ -284,6 +290,7 @@ Run add_diffusion_sample(CLI::App& app) {
   const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 31);
   app.add_option("-n,--count", a.count, "Samples [64]")->type_name("N")->check(positive);
   a.sampler.sampler = kAncestral;
+  a.sampler.with_ancestral = true;
   a.sampler.add_to(app);
   app.add_option(
          "--variance", a.variance,
@@ -294,12 +301,13 @@ Run add_diffusion_sample(CLI::App& app) {
   app.add_flag("--noise-in-last-step", a.noise_in_last_step, "Add noise in the last step too (diffusers adds none)");
   app.add_option("--clip", a.clip, "Hold predicted data within [-C, C]; 0 lets it be [the model's own, else 0]")
       ->type_name("C")
-      ->check(CLI::NonNegativeNumber);
+      ->check(number_from_zero());
   app.add_option("--seed", a.seed, "Of all noise [0]")->type_name("S")->check(whole_number());
   app.add_option("--first", a.first, "Number of the first image, for its noise [0]")
       ->type_name("I")
       ->check(whole_number());
-  app.add_option("--initial-noise", a.initial_noise, "An .npy file of N(0, 1) numbers to start from; its length is -n")
+  app.add_option("--initial-noise", a.initial_noise,
+                 "An .npy file of N(0, 1) numbers to start from, as many samples as it holds")
       ->type_name("FILE");
   app.add_option("--batch", a.batch, "Images at once [64]")->type_name("N")->check(positive);
   app.add_option("--out", a.out, "Write the samples here as .npy, float64 [N, C, H, W]")->type_name("FILE");
@@ -314,6 +322,8 @@ Run add_diffusion_sample(CLI::App& app) {
   a.device.add_to(app);
   return [arguments, &app](const std::stop_token& stop) {
     arguments->variance_images_given = app.count("--variance-images") > 0;
+    arguments->initial_noise_given = app.count("--initial-noise") > 0;
+    arguments->count_given = app.count("--count") > 0;
     return SampleRun(*arguments, stop)();
   };
 }

@@ -13,10 +13,19 @@
 #include <tuple>
 #include <utility>
 
+#include "program.h"
 #include "terminal.h"
 #include "tuiqiao/diffusion/grids.h"
 
 namespace tuiqiao::cli {
+
+namespace {
+
+double last_above_zero(const std::vector<double>& sigmas) {
+  return sigmas.back() > 0 || sigmas.size() < 2 ? sigmas.back() : sigmas[sigmas.size() - 2];
+}
+
+}  // namespace
 
 std::string list_of_samplers() {
   std::string text =
@@ -33,7 +42,22 @@ std::string list_of_samplers() {
 
 void SamplerArguments::check_belong() const { check_belong({sampler}); }
 
+void SamplerArguments::check_flow() const {
+  if (is_deterministic(sampler_named(sampler))) return;
+  const char* cause = sampler == "ddim" ? " --eta" : sampler == "heun" ? " --churn" : "";
+  throw std::invalid_argument(fmt::format("--sampler {}{}: the flow has no noise", sampler, cause));
+}
+
 void SamplerArguments::check_belong(const std::vector<std::string>& samplers) const {
+  std::vector<std::string_view> known;
+  if (with_ancestral) known.emplace_back("ancestral");
+  for (const SamplerInfo& info : tuiqiao::samplers()) known.push_back(info.name);
+  for (const std::string& name : samplers) {
+    if (name == "ancestral" && !with_ancestral)
+      throw std::invalid_argument("--sampler ancestral is of the command sample; elsewhere it is ddim with --eta 1");
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      throw std::invalid_argument(fmt::format("--sampler {}: none of {}", name, fmt::join(known, ", ")));
+  }
   const bool stochastic = std::any_of(samplers.begin(), samplers.end(), [](const std::string& name) {
     return name != "ancestral" && sampler_named(name).stochastic;
   });
@@ -74,17 +98,20 @@ void SamplerArguments::add_to(CLI::App& app) {
       "Print names, orders and sources of all samplers, and end");
   option("--steps", steps, "N", "Steps; in steps of the process at most as many as those [50; of latents 100]")
       ->check(CLI::Range(1, 10000000));
+  std::vector<std::string> schedules{"log_sigma", "karras", "cosine", "time"};
+  if (with_steps) schedules.insert(schedules.begin(), "steps");
   option("--schedule", schedule, "NAME", "")
       ->description(
-          "Sigmas: the process's own steps, or uniform in log_sigma, karras (sigma^(1/7)), cosine (atan sigma) "
-          "or time [" +
-          schedule + "]");
-  option("--spacing", spacing, "NAME", "Which of its own steps: leading, trailing or linspace [the model's own]");
-  option("--karras-rho", rho, "R", "Of --schedule karras [7]")->check(CLI::PositiveNumber);
+          fmt::format("Sigmas: {}uniform in log_sigma, karras (sigma^(1/7)), cosine (atan sigma) or time [{}]",
+                      with_steps ? "the process's own steps, or " : "", schedule))
+      ->check(CLI::IsMember(schedules));
+  if (with_steps)
+    option("--spacing", spacing, "NAME", "Which of its own steps: leading, trailing or linspace [the model's own]");
+  option("--karras-rho", rho, "R", "Of --schedule karras [7]")->check(positive_number());
   option("--sigma-max", sigma_max, "S", "Where other schedules begin [the process's last sigma]")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   option("--sigma-min", sigma_min, "S", "Stop at this sigma; 0: the process's first, then a step to 0 [0]")
-      ->check(CLI::NonNegativeNumber);
+      ->check(number_from_zero());
   option("--s-fraction", s_fractions, "F[,F]",
          "s/g of the SDE samplers: 0 the ODE, 1 the reverse SDE; two: from the first sigma to the last, linear in log "
          "sigma [1]")
@@ -92,11 +119,10 @@ void SamplerArguments::add_to(CLI::App& app) {
       ->expected(1, 2)
       ->check(CLI::Range(0.0, 1.0));
   option("--eta", eta, "E", "Of ddim: 0 the ODE, 1 the ancestral variance [0]")->check(CLI::Range(0.0, 1.0));
-  option("--order", order, "P", "Of unipc, deis and ipndm [3]")->check(CLI::Range(0, 4));
+  option("--order", order, "P", "Of unipc, deis and ipndm [3]")->check(CLI::Range(1, 4));
   app.add_flag("--predictor-only", predictor_only, "unipc without its corrector");
-  option("--churn", churn, "S", "Of heun: noise added before its steps, S_churn of EDM [0]")
-      ->check(CLI::NonNegativeNumber);
-  option("--tolerance", tolerance, "T", "Of adaptive: largest error of a step [1e-4]")->check(CLI::PositiveNumber);
+  option("--churn", churn, "S", "Of heun: noise added before its steps, S_churn of EDM [0]")->check(number_from_zero());
+  option("--tolerance", tolerance, "T", "Of adaptive: largest error of a step [1e-4]")->check(positive_number());
   app.add_flag("--brownian", brownian,
                "Take noise from a Brownian path in log sigma, the same for any number of steps");
 }
@@ -104,6 +130,26 @@ void SamplerArguments::add_to(CLI::App& app) {
 bool SamplerArguments::is_deterministic(const SamplerInfo& of) const {
   const bool no_fraction = std::all_of(s_fractions.begin(), s_fractions.end(), [](double s) { return s == 0; });
   return (!of.stochastic || no_fraction) && (of.name != "ddim" || eta == 0) && (of.name != "heun" || churn == 0);
+}
+
+void tell_of_range(const OpenedModel& model, double first, double last) {
+  constexpr double kRounding = 0.01;
+  const double low = model.schedule.sigma(1), high = model.schedule.sigma(model.schedule.steps());
+  if (!model.is_image() || (first <= (1 + kRounding) * high && last >= (1 - kRounding) * low)) return;
+  tell(fmt::format("tuiqiao: sigmas from {:.3g} to {:.3g}; the network was made for {:.4g} to {:.3g}\n", first, last,
+                   high, low));
+}
+
+void SamplerArguments::tell_of_reach(const OpenedModel& model, const std::vector<double>& sigmas) const {
+  const double first = sigmas.front();
+  if (schedule != "steps") return tell_of_range(model, first, last_above_zero(sigmas));
+  constexpr double kFar = 0.1;
+  const double end = model.schedule.sigma(model.schedule.steps());
+  if (first < kFar * end)
+    tell(
+        fmt::format("tuiqiao: these steps begin at sigma {:.3g}, the process ends at {:.4g}: --spacing trailing, and "
+                    "other schedules, begin there\n",
+                    first, end));
 }
 
 nlohmann::ordered_json SamplerArguments::told() const {
@@ -163,7 +209,7 @@ SamplerOptions SamplerArguments::options(const std::vector<double>& sigmas, cons
   made.corrector = !predictor_only;
   made.churn = churn;
   made.tolerance = tolerance;
-  const double last = sigmas.back() > 0 ? sigmas.back() : sigmas[sigmas.size() - 2];
+  const double last = last_above_zero(sigmas);
   if (s_fractions.size() == 2 && sigmas.front() > last) {
     const double from = s_fractions[0], to = s_fractions[1], width = std::log(sigmas.front() / last);
     made.s_fraction_of = [=, first = sigmas.front()](double sigma) {

@@ -18,17 +18,23 @@ struct SamplerArguments {
   double sigma_min = 0, sigma_max = 0, rho = 7, eta = 0, churn = 0, tolerance = 1e-4;
   std::vector<double> s_fractions{1};  ///< one, or that of the highest sigma and that of the lowest
   bool brownian = false, predictor_only = false;
+  bool with_ancestral = false, with_steps = true;  ///< whether there are that sampler and --schedule steps
 
   void add_to(CLI::App& app);
-  /// Throws: std::invalid_argument on an option that does nothing for the sampler, or for any of these.
+  /// Throws: std::invalid_argument on a sampler that there is not, or an option that does nothing for any of these.
   void check_belong() const;
   void check_belong(const std::vector<std::string>& samplers) const;
   /// Whether a sampler, of those that these options are for, adds no noise with them.
   bool is_deterministic(const SamplerInfo& of) const;
+  /// Throws: std::invalid_argument where the sampler adds noise: the flow has none.
+  void check_flow() const;
   /// Whether the sampler chooses its steps, and so its evaluations.
   bool is_adaptive() const { return sampler == "adaptive"; }
   /// The process's steps of --schedule steps, falling.
   std::vector<int> process_steps(const OpenedModel& model) const;
+  /// Tells where falling sigmas are not what was likely meant: they begin far from the process's end, or lie outside of
+  /// what a network was made for.
+  void tell_of_reach(const OpenedModel& model, const std::vector<double>& sigmas) const;
   /// What a summary says of them: all that the sampler takes but its sigmas.
   nlohmann::ordered_json told() const;
   /// Falling, from the process's last sigma or --sigma-max to 0 or --sigma-min.
@@ -41,6 +47,9 @@ struct SamplerArguments {
  private:
   CLI::App* app_ = nullptr;
 };
+
+/// Tells of a network where sigmas, from `first` down to `last`, lie outside of its process.
+void tell_of_range(const OpenedModel& model, double first, double last);
 
 /// The table that --list-samplers prints.
 std::string list_of_samplers();

@@ -62,10 +62,9 @@ class Tuning {
     check_chart_name(a_.plot);
     check_outputs({{"--out", a_.out}, {"--plot", a_.plot}});
     const OpenedModel opened = open_model(a_.model, a_.device.device);
-    const SamplerInfo& info = sampler_named(a_.sampler.sampler);
-    if (a_.sampler.is_adaptive()) throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");
     a_.sampler.check_belong();
-    a_.sampler.steps = steps_of(info, a_.nfe);
+    if (a_.sampler.is_adaptive()) throw std::invalid_argument("--sampler: adaptive chooses its own evaluations");
+    a_.sampler.steps = steps_of(sampler_named(a_.sampler.sampler), a_.nfe);
     way_ = {a_.sampler, a_.sampler.sigmas(opened), 1, a_.rho_top};
     settings_ = settings_of(a_.measure, a_.model, opened, a_.sampler);
     settings_["sampler"] = a_.sampler.sampler;
@@ -73,6 +72,7 @@ class Tuning {
     settings_["seeds"] = a_.seeds;
     settings_["rho_top"] = a_.rho_top;
     load();
+    a_.sampler.tell_of_reach(opened, way_.sigmas);
     measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
     effects_ = measure_->skip_effects();
     bar_.clear();
@@ -85,6 +85,7 @@ class Tuning {
     save();  // the best of this search, which may have been known before
     write_plot();
     const auto best = best_of();
+    if (is_at_edge(best)) tell("tuiqiao: that is the end of what was tried; a wider --grid may hold a better one\n");
     print(fmt::format("best rho_bottom {:.3f}: FD-FMNIST {:.3f} ({:+.3f} of 1: {:.3f})\n", best->first,
                       mean(best->second), mean(best->second) - mean(untuned), mean(untuned)));
     return kDone;
@@ -102,6 +103,11 @@ class Tuning {
   std::map<double, Values>::const_iterator best_of() const {
     return std::min_element(used_.begin(), used_.end(),
                             [](const auto& a, const auto& b) { return mean(a.second) < mean(b.second); });
+  }
+
+  /// Whether a better one may lie beyond what was tried.
+  bool is_at_edge(std::map<double, Values>::const_iterator one) const {
+    return one == used_.begin() || std::next(one) == used_.end();
   }
 
   void load() {
@@ -124,23 +130,27 @@ class Tuning {
     for (const auto& [rho, values] : known_)
       points.push_back({{"rho_bottom", rho}, {"fd_fmnist", values}, {"mean", mean(values)}});
     const auto best = best_of();
-    write_file_atomically(a_.out, ordered_json{{"settings", settings_},
-                                               {"nfe", way_.evaluations()},
-                                               {"best", {{"rho_bottom", best->first}, {"fd_fmnist", best->second}}},
-                                               {"points", points},
-                                               {"skip_effects", effects_},
-                                               {"peak_rss_bytes", peak_rss_bytes()}}
-                                          .dump(1) +
-                                      "\n");
+    write_file_atomically(
+        a_.out,
+        ordered_json{
+            {"settings", settings_},
+            {"nfe", way_.evaluations()},
+            {"best", {{"rho_bottom", best->first}, {"fd_fmnist", best->second}, {"at_edge", is_at_edge(best)}}},
+            {"points", points},
+            {"skip_effects", effects_},
+            {"peak_rss_bytes", peak_rss_bytes()}}
+                .dump(1) +
+            "\n");
   }
 
   /// Before the first measurement: where all is known, not even one batch is to be timed.
   void tell_cost() {
     if (std::exchange(cost_told_, true)) return;
-    const std::int64_t each = a_.measure.count * static_cast<std::int64_t>(a_.seeds.size()) * way_.evaluations();
+    const std::int64_t images = a_.measure.count * static_cast<std::int64_t>(a_.seeds.size());
+    const std::int64_t each = images * way_.evaluations();
     tell(fmt::format("tuiqiao: {} evaluations for each rho, about {}: {} images, {} seeds, {} steps of {}\n", each,
-                     duration(measure_->seconds_of(each)), a_.measure.count, a_.seeds.size(), way_.sigmas.size() - 1,
-                     a_.sampler.sampler));
+                     duration(measure_->seconds_of(each, images)), a_.measure.count, a_.seeds.size(),
+                     way_.sigmas.size() - 1, a_.sampler.sampler));
   }
 
   const Values& value_of(double rho) {
@@ -209,7 +219,7 @@ Run add_diffusion_tune(CLI::App& app) {
   Arguments& a = *arguments;
   app.footer(kExamples);
   a.model.add_to(app);
-  ModelArguments::remove_skips(app);
+  ModelArguments::keep_network(app);
   a.sampler.sampler = "dpmpp-2m";
   a.sampler.add_to(app);
   app.remove_option(app.get_option("--steps"));

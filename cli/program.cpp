@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <new>
@@ -44,6 +45,23 @@ CLI::Validator whole_number(std::uint64_t most) {
   };
   return {check, ""};
 }
+
+namespace {
+
+CLI::Validator finite_number(const char* type, const char* kind, bool with_zero) {
+  const auto check = [=](const std::string& text) -> std::string {
+    double value = 0;
+    if (CLI::detail::lexical_cast(text, value) && std::isfinite(value) && (value > 0 || (with_zero && value == 0)))
+      return "";
+    return fmt::format("{} is no number {}", text, kind);
+  };
+  return {check, type};
+}
+
+}  // namespace
+
+CLI::Validator positive_number() { return finite_number("POSITIVE", "above 0", false); }
+CLI::Validator number_from_zero() { return finite_number("NONNEGATIVE", "from 0", true); }
 
 std::filesystem::path data_file(const std::filesystem::path& name) {
   namespace fs = std::filesystem;

@@ -303,6 +303,10 @@ TEST_F(DiffusionQualityCli, SearchesFactorsAndGoesOn) {
   EXPECT_TRUE(content_of(path("rho.svg")).starts_with("<svg"));
   EXPECT_EQ(json::parse(content_of(path("rho.json")))["skip_effects"].size(), 4U);
   EXPECT_NE(first.err.find("rho_bottom 0.800"), std::string::npos);
+  // At the end of what was tried, a better one may lie beyond.
+  const double found = told["best"]["rho_bottom"];
+  EXPECT_EQ(told["best"]["at_edge"], found == 0.8 || found == 1.1) << found;
+  EXPECT_EQ(first.err.find("a wider --grid") != std::string::npos, found == 0.8 || found == 1.1) << first.err;
   EXPECT_NE(first.err.find("36 evaluations for each rho, about"), std::string::npos) << first.err;
   const Result again = run(arguments);
   EXPECT_EQ(again.out, first.out);
@@ -357,6 +361,7 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   const Result again = run(arguments);
   EXPECT_EQ(again.out, first.out);
   EXPECT_NE(again.err.find("8 measurements, 0 of them to do"), std::string::npos) << again.err;
+  EXPECT_NE(again.err.find("begin at sigma 9.49"), std::string::npos) << again.err;  // three leading steps of 1000
   // Two counts that are one for the sampler are measured once.
   const Result once = run(changed(arguments, {"--samplers", "heun", "--nfe", "3,4", "--rhos", "1"}));
   ASSERT_EQ(once.code, 0) << once.err;
@@ -402,6 +407,23 @@ TEST_F(DiffusionQualityCli, ComparesSamplersAndGoesOn) {
   EXPECT_EQ(content_of(path("few.json")), kept);
 }
 
+// What a default leaves out is told, and what lies beyond a network's own sigmas.
+TEST_F(DiffusionFlowCli, TellsWhatItLeavesOutAndWhereItIsLost) {
+  write("ten.npy", npy_of(std::vector<double>(20, 0.5), std::vector<std::int64_t>{10, 2}));
+  const Arguments edit{"diffusion",    "edit", "--model", analytic(), "--x",   path("ten.npy"),
+                       "--variations", "1",    "--steps", "2",        "--out", path("y.npy")};
+  const Result some = run(edit), all = run(changed(edit, {"-n", "0"}));
+  EXPECT_NE(some.err.find("8 of 10 data, 1 each"), std::string::npos) << some.err;
+  EXPECT_NE(all.err.find("10 data, 1 each"), std::string::npos) << all.err;
+  const std::string model = small_model();
+  const Result far = run(sample(model, {"--sampler", "euler", "--schedule", "karras", "--sigma-max", "1e4", "--steps",
+                                        "2", "-n", "1", "--out", path("x.npy")})),
+               near = run(sample(model, {"--sampler", "euler", "--schedule", "karras", "--steps", "2", "-n", "1",
+                                         "--out", path("x.npy")}));
+  EXPECT_NE(far.err.find("the network was made for"), std::string::npos) << far.err;
+  EXPECT_EQ(near.err.find("the network was made for"), std::string::npos) << near.err;
+}
+
 // Halfway between two latents of one length lies one of that length; on a straight line it would be shorter.
 TEST_F(DiffusionFlowCli, GoesBetweenLatentsAlongACircle) {
   write("one.json", R"({"weights": [1], "means": [[0, 0]], "stds": [0.5]})");
@@ -426,6 +448,25 @@ TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
   expect_refused(
       {"diffusion", "encode", "--model", model, "--data", path("bars.npy"), "--sampler", "sde", "--out", path("z.npy")},
       kUsage, {"sde", "noise"});
+  write("two.npy", npy_of(std::vector<double>{1, 0, 0, 1}, std::vector<std::int64_t>{2, 2}));
+  const Arguments encode{"diffusion", "encode", "--model", analytic(), "--x", path("two.npy"), "--out", path("z.npy")};
+  expect_refused(changed(encode, {"--sampler", "ancestral"}), kUsage, {"ancestral", "sample"});
+  expect_refused(changed(encode, {"--churn", "5"}), kUsage, {"heun --churn", "noise"});
+  expect_refused(changed(encode, {"--part", "t10k"}), kUsage, {"--part requires --data"});
+  EXPECT_EQ(run(changed(encode, {"--sampler", "sde", "--s-fraction", "0"})).code, 0);  // the flow
+  expect_refused({"diffusion", "likelihood", "--model", analytic(), "--x", path("two.npy"), "--sigma-min", "1000"},
+                 kUsage, {"--sigma-min 1000", "--sigma-max 157"});
+  expect_refused(
+      {"diffusion", "forward", "--model", analytic(), "--x", path("two.npy"), "--t", "1", "--out", path("y")}, kUsage,
+      {"--model", "analytic"});
+  const Arguments edit{"diffusion", "edit", "--model", analytic(), "--x", path("two.npy"), "--out", path("z.npy")};
+  expect_refused(changed(edit, {"--strength", "0"}), kUsage, {"--strength 0"});
+  expect_refused(changed(edit, {"--sampler", "eular"}), kUsage, {"eular"});
+  write("mask.npy", npy_of(std::vector<double>{0.5, 0}, std::vector<std::int64_t>{1, 2}));
+  expect_refused(changed(edit, {"--mask", path("mask.npy")}), kBadInput, {"mask.npy", "0.5"});
+  expect_refused(
+      {"diffusion", "interpolate", "--model", analytic(), "--x", path("two.npy"), "--columns", "1", "--out", path("x")},
+      kUsage, {"--columns"});
   const Arguments decode{"diffusion", "decode", "--model", model, "--z", path("bars.npy")};
   expect_refused(changed(decode, {"--out", path("x.npy")}), kBadInput, {"bars.npy"});
   expect_refused(decode, kUsage, {"--out", "--grid"});
@@ -434,7 +475,7 @@ TEST_F(DiffusionFlowCli, NamesWhatIsWrong) {
   expect_refused(
       {"diffusion", "interpolate", "--model", model, "--data", path("bars.npy"), "-n", "3", "--out", path("x")}, kUsage,
       {"pairs"});
-  expect_refused(changed(decode, {"--schedule", "steps", "--out", path("x.npy")}), kUsage, {"--schedule steps"});
+  expect_refused(changed(decode, {"--schedule", "steps", "--out", path("x.npy")}), kUsage, {"--schedule", "steps"});
   expect_refused({"diffusion", "edit", "--model", model, "--data", path("bars.npy"), "--by", "flow", "--variations",
                   "2", "--out", path("x.npy")},
                  kUsage, {"--variations"});

@@ -298,8 +298,16 @@ TEST_F(DiffusionCli, TakesNoiseFromAPath) {
 }
 
 TEST_F(DiffusionCli, NamesWhatIsWrongWithSamplers) {
-  expect_refused(sample(analytic(), {"--sampler", "eular"}), kUsage, {"eular", "dpmpp-2m"});
-  expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "cubic"}), kUsage, {"cubic", "karras"});
+  expect_refused(sample(analytic(), {"--sampler", "eular"}), kUsage, {"eular", "ancestral", "dpmpp-2m"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "cubic"}), kUsage,
+                 {"cubic", "steps", "karras"});
+  expect_refused(sample(analytic(), {"--sampler", "unipc", "--order", "0"}), kUsage, {"--order"});
+  expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "karras", "--karras-rho", "1e-9"}), kUsage,
+                 {"rho = 1e-09"});
+  expect_refused(sample(analytic(), {"--sampler", "adaptive", "--tolerance", "0"}), kUsage,
+                 {"--tolerance", "0 is no number above 0"});
+  expect_refused(sample(analytic(), {"--clip", "-1"}), kUsage, {"--clip", "-1 is no number from 0"});
+  expect_refused(sample(analytic(), {"--sampler", "heun", "--churn", "inf"}), kUsage, {"--churn", "inf"});
   expect_refused(sample(analytic(), {"--sampler", "euler", "--sigma-min", "1"}), kUsage, {"--schedule"});
   expect_refused(sample(analytic(), {"--schedule", "karras"}), kUsage, {"ancestral"});
   for (const char* option : {"--sigma-min", "--sigma-max", "--karras-rho"})
@@ -338,9 +346,18 @@ TEST_F(DiffusionCli, NamesWhatIsWrongWithSampling) {
   expect_refused(sample(model, {"--initial-noise", path("bars.npy")}), kBadInput,
                  {"bars.npy", "[16, 8, 8]", "[N, 1, 8, 8]"});
   expect_refused(sample(path("none"), {}), kBadInput, {"none/config.json"});
+  expect_refused(sample("", {}), kUsage, {"--model"});
+  expect_refused(sample("analytic:", {}), kUsage, {"--model", "analytic:"});
+  expect_refused(sample(model, {"--rho-bottom", "inf"}), kUsage, {"--rho-bottom"});
+  expect_refused(sample(model, {"--freeu", "1,nan,1,1"}), kUsage, {"--freeu"});
+  expect_refused(sample(analytic(), {"--initial-noise", ""}), kUsage, {"--initial-noise"});
+  write("noise.npy", npy_of(std::vector<double>(8, 0), std::vector<std::int64_t>{4, 2}));
+  expect_refused(sample(analytic(), {"--initial-noise", path("noise.npy"), "-n", "3"}), kUsage, {"-n 3", "for 4"});
   expect_refused(sample("analytic:" + path("none.json"), {}), kBadInput, {"none.json"});
   for (const auto& [text, problem] : std::vector<std::pair<std::string, std::string>>{
            {"[]", "no JSON object"},
+           {"{\"weights\": [\xff]}", "no JSON, at byte 14"},
+           {R"({"weights": [1e400]})", "float64"},
            {"{\"weights\": " + std::string(300000, '[') + std::string(300000, ']') + "}", "a list"},
            {R"({"weights": [1], "means": [[0]]})", "stds"},
            {R"({"weights": [1], "means": [0], "stds": [1]})", "means[0]"},

@@ -75,6 +75,8 @@ std::vector<double> sigma_grid(Grid grid, int steps, const GridOptions& options)
   for (int i = 1; i < intervals; ++i) sigmas.push_back(variable.sigma_of(from + (to - from) * i / intervals));
   if (intervals > 0) sigmas.push_back(min);
   if (options.to_zero) sigmas.push_back(0);
+  if (!std::all_of(sigmas.begin(), sigmas.end(), [](double sigma) { return std::isfinite(sigma); }))
+    throw std::invalid_argument(fmt::format("[sigma_grid] rho = {}: sigmas are not finite", options.rho));
   // What rounding does between equal ends must not make it rise.
   for (std::size_t i = 1; i < sigmas.size(); ++i) sigmas[i] = std::min(sigmas[i], sigmas[i - 1]);
   return sigmas;

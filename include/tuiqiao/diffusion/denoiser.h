@@ -104,9 +104,9 @@ class CountingDenoiser : public Denoiser {
 
 /// Another Denoiser that is told part of the answer: where `held` is, the clean data are `known`, whatever x is. Any
 /// sampler then brings those numbers there (unless it clips, or stops above sigma 0), along the noise that they began
-/// with. The rest is estimated from the state of both, as in every inpainting by replacement: near the law given what
-/// is held for SDE samplers, which go on mixing, less so for those of the flow, whose rest is nearly settled while what
-/// is held is still noise. Threads: as the other.
+/// with. The rest is estimated from the state of both, as in every inpainting by replacement: it fits what is
+/// held, but is no sample of the law given that, since while sigma is large the state of what is held says little. SDE
+/// samplers, which go on mixing, come nearer than those of the flow. Threads: as the other.
 class HeldDenoiser : public Denoiser {
  public:
   /// Shapes: known: rows of size(), as many as x will have; held: size() flags, for every row.
