@@ -32,8 +32,11 @@ constexpr const char* kExamples = R"(Examples:
       --out build/few.json --plot build/few.png
   tuiqiao diffusion compare --model models/fashion-mnist --samplers heun,sde --rhos 1,0.9 --seeds 1,2,3 -n 2000 --out few.json
 Image i has the same noise in all ways. FD-FMNIST and KID compare with the training images in a classifier's features; `distance`
-is the root mean square to a solution of many steps from the same noise: for samplers of the ODE, and with --brownian for those
-of the SDE, along each image's own path. What OUT holds already from the same settings is not done again.)";
+is the root mean square to a solution of the ODE in many steps from the same noise, for its samplers; with --brownian
+`path_distance` is that to one of the SDE along each image's own path. What OUT holds already from the same settings is not done
+again.)";
+
+constexpr const char* kDistances[] = {"distance", "path_distance"};
 
 struct Arguments {
   ModelArguments model;
@@ -67,6 +70,7 @@ class Comparison {
     settings_["solution_images"] = a_.solution_images;
     load();
     tell_of_reach(opened);
+    tell_of_distances();
     measure_ = std::make_unique<Measure>(a_.measure, a_.model, opened, progress_);
     bar_.clear();
     tell_cost();
@@ -80,7 +84,8 @@ class Comparison {
   }
 
  private:
-  enum class Equation { ode, sde };
+  /// Of the equation that a solution is of: s/g as --s-fraction says it; none for the ODE.
+  using Fractions = std::vector<double>;
 
   static std::string key(const Measure::Way& way, std::uint64_t seed) {
     return fmt::format("{} nfe {} rho {} seed {}", way.sampler.sampler, way.evaluations(), way.rho_bottom, seed);
@@ -112,12 +117,8 @@ class Comparison {
       if (!std::isfinite(rho)) throw std::invalid_argument(fmt::format("--rhos: {} is not finite", rho));
     }
     a_.solution_images = std::min(a_.solution_images, a_.measure.count);
-    a_.sampler.check_belong(a_.samplers);
-    if (a_.solution_images > 0) {
-      for (const Equation equation : {Equation::ode, Equation::sde})
-        solution_ways_[equation] =
-            settled(opened, equation == Equation::ode ? "dpmpp-2m" : "sde-dpmpp-2m", a_.solution_steps, 1);
-    }
+    a_.sampler.check_belong(a_.samplers, "--samplers");
+    if (a_.solution_images > 0) solution_way_ = settled(opened, "dpmpp-2m", a_.solution_steps, 1);
     std::set<std::string> planned;
     for (const std::string& name : a_.samplers) {
       const SamplerInfo& info = sampler_named(name);
@@ -138,6 +139,16 @@ class Comparison {
     way.sampler.tell_of_reach(opened, way.sigmas);
   }
 
+  void tell_of_distances() const {
+    const auto lacks = [&](const Measure::Way& way) {
+      return is_along_paths(sampler_named(way.sampler.sampler)) && !begins_with_solution(way);
+    };
+    if (a_.solution_images > 0 && std::any_of(ways_.begin(), ways_.end(), lacks))
+      tell(
+          "tuiqiao: no distances along paths where sigmas begin elsewhere than the solution's: --spacing trailing, and "
+          "other schedules, begin together\n");
+  }
+
   void load() {
     const json kept = kept_results(a_.out, settings_);
     if (kept.is_null()) return;
@@ -148,54 +159,87 @@ class Comparison {
       };
       for (const char* field : {"key", "sampler"}) check(field, &json::is_string);
       for (const char* field : {"nfe", "rho_bottom", "seed", "fd_fmnist", "kid"}) check(field, &json::is_number);
-      if (row.contains("distance") && !row.at("distance").is_null()) check("distance", &json::is_number);
+      for (const char* field : kDistances) {
+        if (row.contains(field) && !row.at(field).is_null()) check(field, &json::is_number);
+      }
       ordered_json& known = rows_.emplace(row.at("key").get<std::string>(), ordered_json(row)).first->second;
-      if (!known.contains("distance")) known["distance"] = nullptr;
+      for (const char* field : kDistances) {
+        if (!known.contains(field)) known[field] = nullptr;
+      }
     }
   }
 
   /// What is to be done, and about how long it takes by the speed of one batch.
   void tell_cost() {
     std::int64_t evaluations = 0, left = 0;
-    std::set<std::pair<Equation, std::uint64_t>> solved;
+    std::set<std::pair<Fractions, std::uint64_t>> solved;
     for (const Measure::Way& way : ways_) {
       for (const std::uint64_t seed : a_.seeds) {
-        if (rows_.contains(key(way, seed))) continue;
+        if (is_known(way, seed)) continue;
         evaluations += way.evaluations() * a_.measure.count;
         ++left;
-        if (const auto equation = solved_equation(way)) solved.emplace(*equation, seed);
+        if (const auto fractions = solved_fractions(way)) solved.emplace(*fractions, seed);
       }
     }
     const std::int64_t solutions = static_cast<std::int64_t>(solved.size()) * a_.solution_images * a_.solution_steps;
-    const std::string time =
-        left == 0 ? ""
-                  : fmt::format(", about {}",
-                                duration(measure_->seconds_of(evaluations + solutions, left * a_.measure.count)));
+    std::string time;
+    if (left > 0) {
+      const Measure::Speed speed = measure_->speed();
+      const std::int64_t looked_at = left * a_.measure.count + measure_->reference_left();
+      time = fmt::format(", about {}", duration(speed.evaluation * static_cast<double>(evaluations + solutions) +
+                                                speed.features * static_cast<double>(looked_at)));
+    }
     tell(fmt::format(
         "tuiqiao: {} measurements, {} of them to do: {} evaluations of the network, and {} for solutions{}\n",
         ways_.size() * a_.seeds.size(), left, evaluations, solutions, time));
   }
 
   /// With plain skips, from the same noise.
-  const std::vector<double>& solution(Equation equation, std::uint64_t seed) {
-    const auto [known, is_new] = solutions_.try_emplace({equation, seed});
-    if (is_new)
-      known->second = measure_->samples(solution_ways_.at(equation), seed, a_.solution_images,
-                                        fmt::format("solution, seed {}", seed));
-    return known->second;
+  const std::vector<double>& solution(const Fractions& fractions, std::uint64_t seed) {
+    const auto [known, is_new] = solutions_.try_emplace({fractions, seed});
+    if (!is_new) return known->second;
+    Measure::Way way = solution_way_;
+    if (!fractions.empty()) {
+      way.sampler.sampler = "sde-dpmpp-2m";
+      way.sampler.s_fractions = fractions;
+    }
+    const std::string what = fmt::format("solution of the {}, seed {}", fractions.empty() ? "ODE" : "SDE", seed);
+    return known->second = measure_->samples(way, seed, a_.solution_images, what);
   }
 
-  /// Whose solution a sampler goes to with more steps; none where distances are not wanted or mean nothing.
-  std::optional<Equation> solved_equation(const Measure::Way& way) const {
+  /// Of the equation whose solution a way goes to with more steps; none where distances are not wanted or mean nothing.
+  std::optional<Fractions> solved_fractions(const Measure::Way& way) const {
     const SamplerInfo& info = sampler_named(way.sampler.sampler);
     if (a_.solution_images == 0) return std::nullopt;
-    if (a_.sampler.is_deterministic(info)) return Equation::ode;
-    return info.stochastic && a_.sampler.brownian ? std::optional(Equation::sde) : std::nullopt;
+    if (a_.sampler.is_deterministic(info)) return Fractions{};
+    if (!is_along_paths(info) || !begins_with_solution(way)) return std::nullopt;
+    return info.stochastic ? a_.sampler.s_fractions : Fractions{a_.sampler.eta};  // ddim's steps tend to c = eta
+  }
+
+  bool is_along_paths(const SamplerInfo& info) const {
+    return a_.sampler.brownian && (info.stochastic || info.name == "ddim") && !a_.sampler.is_deterministic(info);
+  }
+
+  /// Elsewhere along a path is another start, and where c varies over other sigmas, another SDE.
+  bool begins_with_solution(const Measure::Way& way) const {
+    const auto ends = [](const Measure::Way& of) { return std::pair{of.sigmas.front(), last_above_zero(of.sigmas)}; };
+    const auto own = ends(way), wanted = ends(solution_way_);
+    return own.first == wanted.first && (a_.sampler.s_fractions.size() == 1 || own.second == wanted.second);
+  }
+
+  static const char* distance_field(const Fractions& fractions) { return kDistances[fractions.empty() ? 0 : 1]; }
+
+  /// One that lacks a distance which it could have, from before there were such, is done again.
+  bool is_known(const Measure::Way& way, std::uint64_t seed) const {
+    const auto found = rows_.find(key(way, seed));
+    if (found == rows_.end()) return false;
+    const auto fractions = solved_fractions(way);
+    return !fractions || !found->second.at(distance_field(*fractions)).is_null();
   }
 
   void evaluate(const Measure::Way& way, std::uint64_t seed) {
     const std::string name = key(way, seed);
-    if (rows_.contains(name)) return;
+    if (is_known(way, seed)) return;
     const SamplerInfo& info = sampler_named(way.sampler.sampler);
     const std::vector<double> x = measure_->samples(way, seed, a_.measure.count, name);
     const std::vector<float> features = measure_->features(x);
@@ -207,13 +251,14 @@ class Comparison {
                      {"seed", seed},
                      {"fd_fmnist", fd},
                      {"kid", measure_->kernel(features).value},
-                     {"distance", nullptr}};
-    if (const auto equation = solved_equation(way)) {
-      const std::vector<double>& exact = solution(*equation, seed);
+                     {"distance", nullptr},
+                     {"path_distance", nullptr}};
+    if (const auto fractions = solved_fractions(way)) {
+      const std::vector<double>& exact = solution(*fractions, seed);
       const std::size_t numbers = std::min(exact.size(), x.size());
       double sum = 0;
       for (std::size_t i = 0; i < numbers; ++i) sum += (x[i] - exact[i]) * (x[i] - exact[i]);
-      row["distance"] = std::sqrt(sum / static_cast<double>(numbers));
+      row[distance_field(*fractions)] = std::sqrt(sum / static_cast<double>(numbers));
     }
     bar_.clear();
     tell(fmt::format("{}: FD-FMNIST {:.3f}\n", name, fd));
@@ -248,15 +293,19 @@ class Comparison {
   }
 
   void print_table() const {
-    std::string text =
-        fmt::format("| sampler | NFE | rho | FD-FMNIST [{} seeds] | KID | distance |\n|---|---|---|---|---|---|\n",
-                    a_.seeds.size());
+    std::string text = fmt::format(
+        "| sampler | NFE | rho | FD-FMNIST [{} seeds] | KID | distance | path distance "
+        "|\n|---|---|---|---|---|---|---|\n",
+        a_.seeds.size());
     for (const Measure::Way& way : ways_) {
       const Figures fd = *figures(way, "fd_fmnist"), kid = *figures(way, "kid");
-      const auto distance = figures(way, "distance");
-      text += fmt::format("| {} | {} | {} | {:.3f} [{:.3f}, {:.3f}] | {:.4f} | {} |\n", way.sampler.sampler,
-                          way.evaluations(), way.rho_bottom, fd.mean, fd.least, fd.most, kid.mean,
-                          distance ? fmt::format("{:.4f}", distance->mean) : "");
+      text += fmt::format("| {} | {} | {} | {:.3f} [{:.3f}, {:.3f}] | {:.4f} |", way.sampler.sampler, way.evaluations(),
+                          way.rho_bottom, fd.mean, fd.least, fd.most, kid.mean);
+      for (const char* field : kDistances) {
+        const auto distance = figures(way, field);
+        text += distance ? fmt::format(" {:.4f} |", distance->mean) : "  |";
+      }
+      text += "\n";
     }
     print(text);
   }
@@ -265,6 +314,7 @@ class Comparison {
     if (a_.plot.empty()) return;
     Chart quality{"FD-FMNIST against evaluations", {"NFE", Scale::logarithmic}, {"FD-FMNIST", Scale::logarithmic}, {}};
     Chart distance{"Distance to the solution", {"NFE", Scale::logarithmic}, {"RMS", Scale::logarithmic}, {}};
+    Chart along{"Distance to the solution along each path", distance.x, distance.y, {}};
     for (const Measure::Way& way : ways_) {
       const std::string name =
           way.rho_bottom == 1 ? way.sampler.sampler : fmt::format("{} rho {}", way.sampler.sampler, way.rho_bottom);
@@ -276,10 +326,13 @@ class Comparison {
         series.points.emplace_back(static_cast<double>(way.evaluations()), found->mean);
       };
       add(quality, figures(way, "fd_fmnist"));
-      add(distance, figures(way, "distance"));
+      add(distance, figures(way, kDistances[0]));
+      add(along, figures(way, kDistances[1]));
     }
     std::vector<Chart> charts{quality};
-    if (!distance.series.empty()) charts.push_back(distance);
+    for (const Chart& chart : {distance, along}) {
+      if (!chart.series.empty()) charts.push_back(chart);
+    }
     write_file_atomically(a_.plot, chart_picture(a_.plot, charts));
   }
 
@@ -288,8 +341,8 @@ class Comparison {
   ProgressBar bar_;
   std::vector<Measure::Way> ways_;
   std::unique_ptr<Measure> measure_;
-  std::map<Equation, Measure::Way> solution_ways_;
-  std::map<std::pair<Equation, std::uint64_t>, std::vector<double>> solutions_;
+  Measure::Way solution_way_;  ///< of the ODE
+  std::map<std::pair<Fractions, std::uint64_t>, std::vector<double>> solutions_;
   ordered_json settings_;
   std::map<std::string, ordered_json> rows_;
 };

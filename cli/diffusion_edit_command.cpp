@@ -70,6 +70,7 @@ class Edit {
     settle_sigmas();
     const Inputs data = read_inputs(a_.inputs, *model_);
     count_ = data.count;
+    available_ = data.available;
     count_text_ = count_of(data);
     settle_mask();
     a_.sampler.tell_of_reach(*model_, sigmas_);
@@ -94,7 +95,6 @@ class Edit {
   void settle_sigmas() {
     if (!std::isfinite(a_.strength)) throw std::invalid_argument("--strength: not finite");
     if (by_flow() && !a_.sampler_given) a_.sampler.sampler = kByFlow;
-    if (a_.sampler.sigma_max > 0) throw std::invalid_argument("--sigma-max: --strength says where editing begins");
     if (!by_flow() && !a_.to_class.empty()) throw std::invalid_argument("--to-class goes with --by flow");
     const int steps = model_->schedule.steps();
     const int step = static_cast<int>(std::lround(a_.strength * steps));
@@ -191,6 +191,7 @@ class Edit {
     const double change = std::sqrt(squares / static_cast<double>(edited_.size()));
     if (a_.as_json) {
       print(ordered_json{{"n", count_},
+                         {"available", available_},
                          {"variations", variations()},
                          {"by", a_.by},
                          {"sigma", sigmas_.front()},
@@ -212,7 +213,7 @@ class Edit {
   std::optional<OpenedModel> model_;
   std::vector<double> sigmas_, known_, edited_;
   std::vector<bool> held_;
-  std::int64_t count_ = 0, nfe_ = 0;
+  std::int64_t count_ = 0, available_ = 0, nfe_ = 0;
   std::string count_text_;
   ProgressBar bar_;
 };
@@ -228,6 +229,7 @@ Run add_diffusion_edit(CLI::App& app) {
   a.sampler.schedule = "karras";
   a.sampler.with_steps = false;
   a.sampler.add_to(app);
+  app.remove_option(app.get_option("--sigma-max"));  // --strength says where editing begins
   a.inputs.as_it_is = true;
   a.inputs.count = 8;
   a.inputs.add_to(app);
@@ -255,7 +257,8 @@ Run add_diffusion_edit(CLI::App& app) {
   app.add_option("--scale", a.scale, "Pixels a side of each pixel in .png files [2]")
       ->type_name("N")
       ->check(CLI::Range(1, 64));
-  app.add_flag("--json", a.as_json, "Print one JSON object: n, variations, by, sigma, nfe, change_rms, peak_rss_bytes");
+  app.add_flag("--json", a.as_json,
+               "Print one JSON object: n, available, variations, by, sigma, nfe, change_rms, peak_rss_bytes");
   a.device.add_to(app);
   return [arguments, &app](const std::stop_token& stop) {
     arguments->sampler_given = app.count("--sampler") > 0;

@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "diffusion_commands.h"
+#include "diffusion_model.h"
 #include "file_output.h"
 #include "npy.h"
 #include "terminal.h"
@@ -43,8 +44,7 @@ std::vector<T> for_rows(const std::vector<T>& given, std::int64_t n, const char*
 int run(const Arguments& a) {
   a.device.settle();
   check_outputs({{"--out", a.out}});
-  if (a.model.starts_with("analytic:"))
-    throw std::invalid_argument("--model: forward runs a network; an analytic model has none");
+  if (is_analytic(a.model)) throw std::invalid_argument("--model: forward runs a network; an analytic model has none");
   UNet net = UNet::load(a.model);
   net.to(at::Device(a.device.device));
   const NpyArray array = read_npy(a.x);

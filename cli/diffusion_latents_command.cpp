@@ -7,7 +7,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <utility>
 
 #include "diffusion_commands.h"
 #include "diffusion_inputs.h"
@@ -69,6 +68,7 @@ class Flow {
   }
 
   const OpenedModel& model() const { return *model_; }
+  void tell_of_reach() const { a_.sampler.tell_of_reach(*model_, falling_); }
 
   /// To latents, or back, in the place of the data.
   void encode(std::vector<double>& x) { go("encoding", rising_, x, 1, 1 / std::hypot(1, falling_.front())); }
@@ -98,7 +98,6 @@ class Flow {
  private:
   void go(const char* what, const std::vector<double>& sigmas, std::vector<double>& x, double before, double after) {
     const std::int64_t size = model_->size(), count = static_cast<std::int64_t>(x.size()) / size;
-    if (!std::exchange(reach_told_, true)) a_.sampler.tell_of_reach(*model_, falling_);
     nfe_ = 0;
     for (double& value : x) value *= before;
     for (std::int64_t from = 0; from < count; from += a_.batch) {
@@ -121,7 +120,6 @@ class Flow {
   std::unique_ptr<OpenedModel> model_;
   std::vector<double> falling_, rising_;
   std::int64_t nfe_ = 0;
-  bool reach_told_ = false;
   ProgressBar bar_;
 };
 
@@ -134,6 +132,7 @@ double root_mean_square(const std::vector<double>& a, const std::vector<double>&
 int encode(const Arguments& a, const std::stop_token& stop) {
   Flow flow(a, stop);
   const Inputs data = read_inputs(a.inputs, flow.model());
+  flow.tell_of_reach();
   std::vector<double> z = data.values;
   flow.encode(z);
   flow.write(z, 0);
@@ -161,6 +160,7 @@ int encode(const Arguments& a, const std::stop_token& stop) {
 int decode(const Arguments& a, const std::stop_token& stop) {
   Flow flow(a, stop);
   Inputs latents = read_states(a.z, flow.model());
+  flow.tell_of_reach();
   flow.decode(latents.values);
   flow.write(latents.values, 0);
   tell(fmt::format("{} data {}, peak memory {} MB\n", latents.count, flow.cost(), peak_rss_bytes() >> 20));
@@ -194,6 +194,7 @@ int interpolate(const Arguments& a, const std::stop_token& stop) {
     throw std::invalid_argument(fmt::format("-n: {} data are no pairs to go between", data.count));
   if (a.model.classes.size() > 1)
     throw std::invalid_argument("--class: between two classes there is none to decode by; give one for all");
+  flow.tell_of_reach();
   flow.encode(data.values);
   const auto size = static_cast<std::size_t>(flow.model().size());
   const std::span<const double> z(data.values);

@@ -14,7 +14,6 @@
 #include "diffusion_commands.h"
 #include "diffusion_inputs.h"
 #include "diffusion_model.h"
-#include "diffusion_sampler_options.h"
 #include "file_output.h"
 #include "program.h"
 #include "terminal.h"
@@ -163,8 +162,6 @@ int measure(const Arguments& a, const std::stop_token& stop) {
   a.device.settle();
   check_chart_name(a.plot);
   check_outputs({{"--plot", a.plot}});
-  if (!std::isfinite(a.sigma_min) || !std::isfinite(a.sigma_max))
-    throw std::invalid_argument("--sigma-min and --sigma-max: not finite");
   const OpenedModel model = open_model(a.model, a.device.device);
   const Inputs data = read_inputs(a.inputs, model);
   const Inputs others = a.against.empty() ? Inputs{} : read_others(a, model, data);

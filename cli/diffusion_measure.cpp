@@ -76,7 +76,6 @@ void Measure::look_at_reference() {
 }
 
 std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::int64_t count, const std::string& what) {
-  look_at_reference();
   tune_skips(model_->net, {.top = way.rho_top, .bottom = way.rho_bottom});
   const std::int64_t size = model_->size();
   const Schedule process = model_->process.schedule();
@@ -98,7 +97,7 @@ std::vector<double> Measure::samples(const Way& way, std::uint64_t seed, std::in
   return all;
 }
 
-double Measure::seconds_of(std::int64_t evaluations, std::int64_t images) const {
+Measure::Speed Measure::speed() const {
   const std::int64_t rows = std::min(a_.batch, a_.count);
   std::vector<double> x(static_cast<std::size_t>(rows * model_->size()), 0), denoised(x.size());
   const auto denoiser = denoiser_of(*model_, arguments_.classes_of(0, rows));
@@ -107,9 +106,7 @@ double Measure::seconds_of(std::int64_t evaluations, std::int64_t images) const 
   const double start = CountingDenoiser::now();
   features(denoised);
   const double looking = CountingDenoiser::now() - start;
-  return (counting.seconds() * static_cast<double>(evaluations) +
-          looking * static_cast<double>(images + (reference_.empty() ? images_.count : 0))) /
-         static_cast<double>(rows);
+  return {counting.seconds() / static_cast<double>(rows), looking / static_cast<double>(rows)};
 }
 
 std::vector<double> Measure::skip_effects() const {
@@ -132,10 +129,12 @@ std::vector<double> Measure::skip_effects() const {
 std::vector<float> Measure::features(const std::vector<double>& samples) const {
   return classifier_->features(images_of(samples, model_->channels, model_->height, model_->width));
 }
-double Measure::frechet(std::span<const float> features) const {
+double Measure::frechet(std::span<const float> features) {
+  look_at_reference();
   return frechet_distance(moments_, feature_moments(features, Classifier::kFeatures));
 }
-KernelDistance Measure::kernel(std::span<const float> features) const {
+KernelDistance Measure::kernel(std::span<const float> features) {
+  look_at_reference();
   return kernel_distance(reference_, features, Classifier::kFeatures);
 }
 

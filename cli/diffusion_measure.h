@@ -32,7 +32,7 @@ struct MeasureArguments {
 /// Samples of one network with scaled skips, and how far they are from its images.
 class Measure {
  public:
-  /// Opens the network (a copy of its own, whose skips it sets) and looks at the reference images.
+  /// Opens the network (a copy of its own, whose skips it sets) and reads the reference images.
   /// Domain: a network, as settings_of checks. Throws: tuiqiao::Error.
   Measure(const MeasureArguments& arguments, const ModelArguments& model, const OpenedModel& opened,
           const Progress& progress);
@@ -45,10 +45,15 @@ class Measure {
     /// Evaluations of each image.
     std::int64_t evaluations() const;
   };
-  /// About how long so many evaluations, and the features of so many images, take, by timing one batch.
-  double seconds_of(std::int64_t evaluations, std::int64_t images) const;
-  /// Images 0 to count - 1 of a seed: image i has the same noise whatever the way. The first time it looks at the
-  /// reference images too.
+  /// Seconds of one evaluation, and of the features of one image.
+  struct Speed {
+    double evaluation = 0, features = 0;
+  };
+  /// By timing one batch.
+  Speed speed() const;
+  /// Reference images whose features are still to be looked at, once.
+  std::int64_t reference_left() const { return reference_.empty() ? images_.count : 0; }
+  /// Images 0 to count - 1 of a seed: image i has the same noise whatever the way.
   std::vector<double> samples(const Way& way, std::uint64_t seed, std::int64_t count, const std::string& what);
 
   /// skip_effects of the network at half of its process, on noised reference images.
@@ -56,16 +61,17 @@ class Measure {
 
   /// Of images that samples() made.
   std::vector<float> features(const std::vector<double>& samples) const;
-  double frechet(std::span<const float> features) const;
-  KernelDistance kernel(std::span<const float> features) const;
+  /// The first of these looks at the reference images.
+  double frechet(std::span<const float> features);
+  KernelDistance kernel(std::span<const float> features);
 
  private:
+  void look_at_reference();
+
   MeasureArguments a_;
   ModelArguments arguments_;
   std::unique_ptr<DiffusionModel> model_;
   std::optional<Classifier> classifier_;
-  void look_at_reference();
-
   Images images_;                 ///< of the reference, until their features are known
   std::vector<float> reference_;  ///< features
   std::vector<double> shown_;     ///< a few of the reference images

@@ -12,6 +12,7 @@
 #include "complaint.h"
 #include "file_output.h"
 #include "json_excerpt.h"
+#include "terminal.h"
 #include "tuiqiao/diffusion/model.h"
 #include "tuiqiao/diffusion/skip_tuning.h"
 
@@ -166,11 +167,21 @@ std::unique_ptr<Denoiser> OpenedModel::denoiser(const ModelArguments& arguments,
   return denoiser_of(*network, arguments.classes_of(first, rows));
 }
 
+bool is_analytic(const std::string& model) { return model.starts_with(kAnalytic); }
+
+void tell_of_range(const OpenedModel& model, double first, double last) {
+  constexpr double kRounding = 0.01;
+  const double low = model.schedule.sigma(1), high = model.schedule.sigma(model.schedule.steps());
+  if (!model.is_image() || (first <= (1 + kRounding) * high && last >= (1 - kRounding) * low)) return;
+  tell(fmt::format("tuiqiao: sigmas from {:.3g} to {:.3g}; the network was made for {:.4g} to {:.3g}\n", first, last,
+                   high, low));
+}
+
 OpenedModel open_model(const ModelArguments& arguments, const std::string& device) {
   if (arguments.model.empty() || arguments.model == kAnalytic)
     throw std::invalid_argument(fmt::format("--model '{}': names no file", arguments.model));
   check_factors(arguments);
-  if (arguments.model.starts_with(kAnalytic)) {
+  if (is_analytic(arguments.model)) {
     if (!arguments.classes.empty()) throw std::invalid_argument("--class: an analytic model takes no classes");
     if (arguments.scales_skips()) throw std::invalid_argument("--rho and --freeu: an analytic model has no skips");
     if (arguments.half) throw std::invalid_argument("--half: an analytic model has no convolutions");

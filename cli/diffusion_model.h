@@ -57,6 +57,12 @@ struct OpenedModel {
   std::unique_ptr<Denoiser> denoiser(const ModelArguments& arguments, std::int64_t first, std::int64_t rows) const;
 };
 
+/// Whether --model names no network.
+bool is_analytic(const std::string& model);
+
+/// Tells of a network where sigmas, from `first` down to `last`, lie outside of its process.
+void tell_of_range(const OpenedModel& model, double first, double last);
+
 /// Throws: tuiqiao::Error that names the file and what is wrong with it; std::invalid_argument.
 OpenedModel open_model(const ModelArguments& arguments, const std::string& device);
 

@@ -35,7 +35,7 @@ constexpr const char* kExamples = R"(Examples:
 Samples lie in [-1, 1] as the network saw its data. Image i has noise of its own, a function of the seed and i, so that
 neither -n nor --batch changes it (but for the rounding of the network); the adaptive sampler alone chooses its steps for
 a whole batch. Samplers other than the ancestral start at --initial-noise times sqrt(1 + sigma^2) of the first sigma, in the variables
-x / A; there samples stopped at --sigma-min are too. Where orders or exact inversion count, --clip 0.)";
+x / A. Samples stopped at --sigma-min are in those variables too. Where orders or exact inversion count, --clip 0.)";
 
 struct Arguments {
   ModelArguments model;

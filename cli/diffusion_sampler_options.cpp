@@ -19,13 +19,9 @@
 
 namespace tuiqiao::cli {
 
-namespace {
-
 double last_above_zero(const std::vector<double>& sigmas) {
   return sigmas.back() > 0 || sigmas.size() < 2 ? sigmas.back() : sigmas[sigmas.size() - 2];
 }
-
-}  // namespace
 
 std::string list_of_samplers() {
   std::string text =
@@ -40,7 +36,7 @@ std::string list_of_samplers() {
          "deis have 2.\n";
 }
 
-void SamplerArguments::check_belong() const { check_belong({sampler}); }
+void SamplerArguments::check_belong() const { check_belong({sampler}, "--sampler"); }
 
 void SamplerArguments::check_flow() const {
   if (is_deterministic(sampler_named(sampler))) return;
@@ -48,15 +44,16 @@ void SamplerArguments::check_flow() const {
   throw std::invalid_argument(fmt::format("--sampler {}{}: the flow has no noise", sampler, cause));
 }
 
-void SamplerArguments::check_belong(const std::vector<std::string>& samplers) const {
+void SamplerArguments::check_belong(const std::vector<std::string>& samplers, const char* option) const {
   std::vector<std::string_view> known;
   if (with_ancestral) known.emplace_back("ancestral");
   for (const SamplerInfo& info : tuiqiao::samplers()) known.push_back(info.name);
   for (const std::string& name : samplers) {
     if (name == "ancestral" && !with_ancestral)
-      throw std::invalid_argument("--sampler ancestral is of the command sample; elsewhere it is ddim with --eta 1");
+      throw std::invalid_argument(fmt::format("{} ancestral: of the command sample alone{}", option,
+                                              with_steps ? "; ddim with --eta 1 takes the same steps" : ""));
     if (std::find(known.begin(), known.end(), name) == known.end())
-      throw std::invalid_argument(fmt::format("--sampler {}: none of {}", name, fmt::join(known, ", ")));
+      throw std::invalid_argument(fmt::format("{} {}: none of {}", option, name, fmt::join(known, ", ")));
   }
   const bool stochastic = std::any_of(samplers.begin(), samplers.end(), [](const std::string& name) {
     return name != "ancestral" && sampler_named(name).stochastic;
@@ -64,7 +61,7 @@ void SamplerArguments::check_belong(const std::vector<std::string>& samplers) co
   const auto is = [&](std::initializer_list<std::string_view> names) {
     return std::find_first_of(names.begin(), names.end(), samplers.begin(), samplers.end()) != names.end();
   };
-  const std::tuple<const char*, bool, const char*> options[] = {
+  const std::tuple<const char*, bool, const char*> all[] = {
       {"--eta", is({"ddim"}), "ddim"},
       {"--order", is({"unipc", "deis", "ipndm"}), "unipc, deis and ipndm"},
       {"--predictor-only", is({"unipc"}), "unipc"},
@@ -75,10 +72,10 @@ void SamplerArguments::check_belong(const std::vector<std::string>& samplers) co
       {"--sigma-min", !is({"ancestral"}), "the samplers with a --schedule"},
       {"--sigma-max", !is({"ancestral"}), "the samplers with a --schedule"},
       {"--karras-rho", !is({"ancestral"}), "the samplers with a --schedule"}};
-  for (const auto& [name, belongs, whose] : options) {
+  for (const auto& [name, belongs, whose] : all) {
     if (!belongs && app_->count(name) > 0)
       throw std::invalid_argument(
-          fmt::format("{} is of {}; --sampler {} has none", name, whose, fmt::join(samplers, ", ")));
+          fmt::format("{} is of {}; {} {} has none", name, whose, option, fmt::join(samplers, ", ")));
   }
   if (order > 3 && is({"unipc"})) throw std::invalid_argument("--order: unipc has 1 to 3");
 }
@@ -132,14 +129,6 @@ bool SamplerArguments::is_deterministic(const SamplerInfo& of) const {
   return (!of.stochastic || no_fraction) && (of.name != "ddim" || eta == 0) && (of.name != "heun" || churn == 0);
 }
 
-void tell_of_range(const OpenedModel& model, double first, double last) {
-  constexpr double kRounding = 0.01;
-  const double low = model.schedule.sigma(1), high = model.schedule.sigma(model.schedule.steps());
-  if (!model.is_image() || (first <= (1 + kRounding) * high && last >= (1 - kRounding) * low)) return;
-  tell(fmt::format("tuiqiao: sigmas from {:.3g} to {:.3g}; the network was made for {:.4g} to {:.3g}\n", first, last,
-                   high, low));
-}
-
 void SamplerArguments::tell_of_reach(const OpenedModel& model, const std::vector<double>& sigmas) const {
   const double first = sigmas.front();
   if (schedule != "steps") return tell_of_range(model, first, last_above_zero(sigmas));
@@ -147,9 +136,9 @@ void SamplerArguments::tell_of_reach(const OpenedModel& model, const std::vector
   const double end = model.schedule.sigma(model.schedule.steps());
   if (first < kFar * end)
     tell(
-        fmt::format("tuiqiao: these steps begin at sigma {:.3g}, the process ends at {:.4g}: --spacing trailing, and "
-                    "other schedules, begin there\n",
-                    first, end));
+        fmt::format("tuiqiao: {} in {} steps begins at sigma {:.3g}, the process ends at {:.4g}: --spacing trailing{} "
+                    "begins there\n",
+                    sampler, steps, first, end, sampler == "ancestral" ? "" : ", or another --schedule,"));
 }
 
 nlohmann::ordered_json SamplerArguments::told() const {
@@ -172,16 +161,11 @@ std::vector<int> SamplerArguments::process_steps(const OpenedModel& model) const
 }
 
 std::vector<double> SamplerArguments::sigmas(const OpenedModel& model) const {
-  const std::pair<const char*, double> numbers[] = {{"--sigma-min", sigma_min},
-                                                    {"--sigma-max", sigma_max},
-                                                    {"--karras-rho", rho},
-                                                    {"--eta", eta},
-                                                    {"--churn", churn},
-                                                    {"--tolerance", tolerance},
-                                                    {"--s-fraction", s_fractions.front()}};
-  for (const auto& [name, value] : numbers) {
-    if (!std::isfinite(value)) throw std::invalid_argument(fmt::format("{}: {} is not finite", name, value));
-  }
+  const auto check = [](const char* option, double value) {  // which a range lets through
+    if (std::isnan(value)) throw std::invalid_argument(fmt::format("{}: {} is not finite", option, value));
+  };
+  check("--eta", eta);
+  for (const double fraction : s_fractions) check("--s-fraction", fraction);
   if (schedule != "karras" && app_->count("--karras-rho") > 0)
     throw std::invalid_argument("--karras-rho goes with --schedule karras");
   if (schedule == "steps") {

@@ -23,7 +23,7 @@ struct SamplerArguments {
   void add_to(CLI::App& app);
   /// Throws: std::invalid_argument on a sampler that there is not, or an option that does nothing for any of these.
   void check_belong() const;
-  void check_belong(const std::vector<std::string>& samplers) const;
+  void check_belong(const std::vector<std::string>& samplers, const char* option) const;
   /// Whether a sampler, of those that these options are for, adds no noise with them.
   bool is_deterministic(const SamplerInfo& of) const;
   /// Throws: std::invalid_argument where the sampler adds noise: the flow has none.
@@ -48,8 +48,7 @@ struct SamplerArguments {
   CLI::App* app_ = nullptr;
 };
 
-/// Tells of a network where sigmas, from `first` down to `last`, lie outside of its process.
-void tell_of_range(const OpenedModel& model, double first, double last);
+double last_above_zero(const std::vector<double>& sigmas);
 
 /// The table that --list-samplers prints.
 std::string list_of_samplers();

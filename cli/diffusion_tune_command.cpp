@@ -85,9 +85,10 @@ class Tuning {
     save();  // the best of this search, which may have been known before
     write_plot();
     const auto best = best_of();
-    if (is_at_edge(best)) tell("tuiqiao: that is the end of what was tried; a wider --grid may hold a better one\n");
     print(fmt::format("best rho_bottom {:.3f}: FD-FMNIST {:.3f} ({:+.3f} of 1: {:.3f})\n", best->first,
                       mean(best->second), mean(best->second) - mean(untuned), mean(untuned)));
+    if (is_at_edge(best))
+      tell("tuiqiao: the best lies at the end of what was tried; a wider --grid may hold a better one\n");
     return kDone;
   }
 
@@ -148,9 +149,16 @@ class Tuning {
     if (std::exchange(cost_told_, true)) return;
     const std::int64_t images = a_.measure.count * static_cast<std::int64_t>(a_.seeds.size());
     const std::int64_t each = images * way_.evaluations();
-    tell(fmt::format("tuiqiao: {} evaluations for each rho, about {}: {} images, {} seeds, {} steps of {}\n", each,
-                     duration(measure_->seconds_of(each, images)), a_.measure.count, a_.seeds.size(),
-                     way_.sigmas.size() - 1, a_.sampler.sampler));
+    const Measure::Speed speed = measure_->speed();
+    const auto seconds = [&](double evaluations, double looked_at) {
+      return duration(speed.evaluation * evaluations + speed.features * looked_at);
+    };
+    tell(fmt::format(
+        "tuiqiao: {} evaluations for each rho, about {}, and {} once for the reference: {} images, {} seeds, "
+        "{} steps of {}\n",
+        each, seconds(static_cast<double>(each), static_cast<double>(images)),
+        seconds(0, static_cast<double>(measure_->reference_left())), a_.measure.count, a_.seeds.size(),
+        way_.sigmas.size() - 1, a_.sampler.sampler));
   }
 
   const Values& value_of(double rho) {

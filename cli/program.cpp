@@ -53,15 +53,15 @@ CLI::Validator finite_number(const char* type, const char* kind, bool with_zero)
     double value = 0;
     if (CLI::detail::lexical_cast(text, value) && std::isfinite(value) && (value > 0 || (with_zero && value == 0)))
       return "";
-    return fmt::format("{} is no number {}", text, kind);
+    return fmt::format("{} is no {}", text, kind);
   };
   return {check, type};
 }
 
 }  // namespace
 
-CLI::Validator positive_number() { return finite_number("POSITIVE", "above 0", false); }
-CLI::Validator number_from_zero() { return finite_number("NONNEGATIVE", "from 0", true); }
+CLI::Validator positive_number() { return finite_number("POSITIVE", "finite number above 0", false); }
+CLI::Validator number_from_zero() { return finite_number("NONNEGATIVE", "finite number from 0", true); }
 
 std::filesystem::path data_file(const std::filesystem::path& name) {
   namespace fs = std::filesystem;

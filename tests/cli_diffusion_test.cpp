@@ -305,9 +305,10 @@ TEST_F(DiffusionCli, NamesWhatIsWrongWithSamplers) {
   expect_refused(sample(analytic(), {"--sampler", "euler", "--schedule", "karras", "--karras-rho", "1e-9"}), kUsage,
                  {"rho = 1e-09"});
   expect_refused(sample(analytic(), {"--sampler", "adaptive", "--tolerance", "0"}), kUsage,
-                 {"--tolerance", "0 is no number above 0"});
-  expect_refused(sample(analytic(), {"--clip", "-1"}), kUsage, {"--clip", "-1 is no number from 0"});
-  expect_refused(sample(analytic(), {"--sampler", "heun", "--churn", "inf"}), kUsage, {"--churn", "inf"});
+                 {"--tolerance", "0 is no finite number above 0"});
+  expect_refused(sample(analytic(), {"--clip", "-1"}), kUsage, {"--clip", "-1 is no finite number from 0"});
+  expect_refused(sample(analytic(), {"--sampler", "heun", "--churn", "inf"}), kUsage,
+                 {"--churn", "inf is no finite number"});
   expect_refused(sample(analytic(), {"--sampler", "euler", "--sigma-min", "1"}), kUsage, {"--schedule"});
   expect_refused(sample(analytic(), {"--schedule", "karras"}), kUsage, {"ancestral"});
   for (const char* option : {"--sigma-min", "--sigma-max", "--karras-rho"})
