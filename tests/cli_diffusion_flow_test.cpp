@@ -119,7 +119,7 @@ TEST_F(DiffusionFlowCli, CountsWhatAdaptiveTakes) {
     Arguments arguments{"diffusion", "encode", "--model",     analytic(),    "--x", path("near.npy"), "--sampler",
                         "adaptive",  "--out",  path("z.npy"), "--sigma-min", "0.1", "--tolerance",    "1e-6"};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    const Result result = run(arguments);
+    Result result = run(arguments);
     EXPECT_EQ(result.code, 0) << result.err;
     return result;
   };
@@ -285,7 +285,7 @@ TEST_F(DiffusionQualityCli, IsZeroForTheImagesThemselves) {
   const Result noise = run(with("quality", {"--samples", path("x.npy"), "--json"}));
   ASSERT_EQ(noise.code, 0) << noise.err;
   EXPECT_GT(json::parse(noise.out)["fd_fmnist"], 1);
-  write("small.npy", npy_of(std::vector<double>(2 * 64, 0), std::vector<std::int64_t>{2, 1, 8, 8}));
+  write("small.npy", npy_of(std::vector<double>(128, 0), std::vector<std::int64_t>{2, 1, 8, 8}));
   expect_refused(with("quality", {"--samples", path("small.npy")}), kBadInput, {"small.npy", "[1, 28, 28]"});
   expect_refused(changed(with("quality", {"--samples", path("x.npy")}), {"--reference", path("bars.npy")}), kBadInput,
                  {"bars.npy", "[1, 8, 8]"});
