@@ -249,7 +249,7 @@ TEST_F(DiffusionCli, TakesAsMuchMemoryForManySteps) {
     EXPECT_EQ(result.code, 0) << result.err;
     return json::parse(result.out).at("peak_rss_bytes").get<std::int64_t>();
   };
-  constexpr std::int64_t kState = 20000 * 2 * 8;  // 200 of these would be 64 MB
+  constexpr std::int64_t kState = std::int64_t{20000} * 2 * 8;  // 200 of these would be 64 MB
   EXPECT_LT(peak("200") - peak("10"), 20 * kState);
 }
 
@@ -409,7 +409,7 @@ TEST_F(DiffusionCli, AnswersForwardAsDiffusersDoes) {
 }
 
 TEST_F(DiffusionCli, NamesWhatIsWrongWithForward) {
-  const std::vector<double> zeros(2 * 96);
+  const std::vector<double> zeros(192);
   write("x.npy", npy_of(zeros, std::vector<std::int64_t>{2, 1, 8, 12}));
   const auto forward = [&](const std::string& name, const Arguments& more) {
     Arguments all{"diffusion", "forward", "--model", kCases / name, "--out", path("y.npy")};
